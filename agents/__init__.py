@@ -1,0 +1,21 @@
+"""Learners as pure functions of arrays: no input or output, no clock, no replay."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from armfarm.agents import types
+from armfarm.agents.ddpg import agent as ddpg
+from armfarm.agents.naf import agent as naf
+
+
+class Entry(NamedTuple):
+  """How a launcher builds an agent by name: `make(spec, Config(**numbers))`."""
+
+  make: Callable[[types.Spec, Any], types.Agent]
+  Config: type
+
+
+AGENTS = {
+  'naf': Entry(naf.make, naf.Config),
+  'ddpg': Entry(ddpg.make, ddpg.Config),
+}

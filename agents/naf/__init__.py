@@ -1,0 +1,1 @@
+"""Normalised advantage functions, and its linear variant."""

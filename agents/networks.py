@@ -1,0 +1,102 @@
+"""Modules that more than one agent builds on.
+
+Networks take whole batches, since batch normalisation needs one; the mathematics
+that uses their outputs is written for one example. Letters as in
+`armfarm.agents.types`, and [H] hidden units, [D] outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+NORMALIZATIONS = ('none', 'batch', 'layer')
+
+# Lillicrap et al. 2016, section 7: hidden layers uniform within 1 / sqrt(fan-in), the
+# last one within 3e-3, so that the first actions and values are near zero.
+hidden_init = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
+
+
+def last_init(key: chex.PRNGKey, shape: Sequence[int], dtype: Any = jnp.float32) -> Any:
+  """Draws uniformly within 3e-3; the key is consumed."""
+  return jax.random.uniform(key, shape, dtype, -3e-3, 3e-3)
+
+
+class Normalize(nn.Module):
+  """Batch, layer or no normalisation, by name.
+
+  Batch normalisation uses the statistics of the batch while training and running
+  averages otherwise (Ioffe and Szegedy 2015); layer normalisation knows no difference
+  (Ba et al. 2016).
+  """
+
+  kind: str
+
+  @nn.compact
+  def __call__(self, x: chex.Array, train: bool) -> chex.Array:
+    """Normalises the features of x, [B H]."""
+    if self.kind == 'batch':
+      return nn.BatchNorm(use_running_average=not train, momentum=0.99)(x)
+    if self.kind == 'layer':
+      return nn.LayerNorm()(x)
+    return x
+
+
+class Torso(nn.Module):
+  """Hidden ReLU layers, normalised before the nonlinearity.
+
+  Batch normalisation also covers the input, which brings observations of different
+  units to one scale. Layer normalisation does not: it would mix those units.
+  """
+
+  hidden: Sequence[int]
+  normalization: str
+
+  @nn.compact
+  def __call__(self, x: chex.Array, train: bool) -> chex.Array:
+    """Maps observations [B O] to features [B H]."""
+    chex.assert_rank(x, 2)
+    if self.normalization == 'batch':
+      x = Normalize('batch')(x, train)
+    for width in self.hidden:
+      x = nn.Dense(width, kernel_init=hidden_init)(x)
+      x = nn.relu(Normalize(self.normalization)(x, train))
+    return x
+
+
+class MLP(nn.Module):
+  """A torso and a linear head."""
+
+  hidden: Sequence[int]
+  output_size: int
+  normalization: str
+
+  @nn.compact
+  def __call__(self, x: chex.Array, train: bool) -> chex.Array:
+    """Maps observations [B O] to outputs [B D]."""
+    x = Torso(self.hidden, self.normalization)(x, train)
+    return nn.Dense(self.output_size, kernel_init=last_init)(x)
+
+
+class Policy(nn.Module):
+  """mu(x): an MLP under a tanh, which bounds the action to [-1, 1]."""
+
+  hidden: Sequence[int]
+  action_size: int
+  normalization: str
+
+  @nn.compact
+  def __call__(self, x: chex.Array, train: bool) -> chex.Array:
+    """Maps observations [B O] to actions [B A]."""
+    return jnp.tanh(MLP(self.hidden, self.action_size, self.normalization)(x, train))
+
+
+def check_normalization(kind: str) -> None:
+  """Raises ValueError unless `kind` names a normalisation."""
+  if kind not in NORMALIZATIONS:
+    raise ValueError(f'normalization is {kind!r}; choose one of {NORMALIZATIONS}')

@@ -1,0 +1,1 @@
+"""Configurations: one file a system, every number with its unit and source."""

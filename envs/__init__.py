@@ -1,0 +1,10 @@
+"""Tasks, and the bodies that run them.
+
+`task.py` says what a task is, one file holds each family of tasks, `host.py`
+runs a task on native MuJoCo.
+"""
+
+from armfarm.envs import reach
+
+# Name -> `make`, which builds the task from its numbers (see `configs`).
+TASKS = {'reach': reach.make}

@@ -1,0 +1,321 @@
+"""A task on native MuJoCo: one instance, or a batch of them on threads.
+
+The fastest way to step on a CPU, and what a collector uses. Both bodies compute
+bit for bit the same, and both hold to three rules:
+
+  - What a step returns is read from the state after it. `mj_step` leaves positions,
+    sensors and the like one physics step behind, so they are brought up to date.
+  - An episode starts from the model's first keyframe, under the task's own `Start`.
+  - A mocap body named `target` stands where the first three numbers of the goal say,
+    for pictures alone.
+
+Letters as in `task.py`, and [N] numbers of `mjSTATE_INTEGRATION`, [I] instances
+picked from the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import chex
+import jax
+import mujoco
+from mujoco import batch as mujoco_batch
+import numpy as np
+
+from armfarm.envs.task import Array
+from armfarm.envs.task import Start
+from armfarm.envs.task import Step
+from armfarm.envs.task import Task
+
+_ACTION_LIMIT = 1 + 1e-6  # lets float32 round past 1
+_STATE = mujoco.mjtState.mjSTATE_INTEGRATION
+_UP_TO_VELOCITY = int(mujoco.mjtStage.mjSTAGE_VEL)  # the stages of `mj_step1`
+_NO_STAGE = int(mujoco.mjtStage.mjSTAGE_NONE)
+_HOME = 0  # the first keyframe
+
+
+class Host:
+  """One instance on native MuJoCo, a `task.Environment` that can be looked at.
+
+  Attributes:
+    observation_size: O.
+    action_size: A.
+    episode_steps: control steps until the time limit.
+  """
+
+  def __init__(self, task: Task):
+    self.observation_size = task.observation_size
+    self.action_size = task.action_size
+    self.episode_steps = task.episode_steps
+    self._task = task
+    self._start = jax.jit(task.reset)
+    self._data = mujoco.MjData(task.model)
+    self._target = _target(task.model)
+    self._goal = np.zeros(_goal_shape(task), np.float32)
+    self._steps = 0
+    self._running = False
+    self._renderer: mujoco.Renderer | None = None
+
+  def reset(self, key: chex.PRNGKey) -> Array:
+    """Begins an episode.
+
+    Args:
+      key: decides the episode; consumed.
+
+    Returns:
+      The first observation, [O].
+    """
+    start = self._start(key)
+    model, data = self._task.model, self._data
+    mujoco.mj_resetDataKeyframe(model, data, _HOME)
+    data.qpos[:] = start.qpos
+    data.qvel[:] = start.qvel
+    self._goal = np.asarray(start.goal)
+    if self._target is not None:
+      data.mocap_pos[self._target] = self._goal[:3]
+    mujoco.mj_step1(model, data)
+    self._steps = 0
+    self._running = True
+    return self._task.observe(data, self._goal)
+
+  def step(self, action: Array) -> Step:
+    """Takes one control step; see `task.Environment`.
+
+    Args:
+      action: [A], in [-1, 1].
+
+    Returns:
+      The step; where it ends the episode, with the true last observation.
+
+    Raises:
+      ValueError: the action is not finite, of another shape or outside [-1, 1].
+      RuntimeError: the episode has ended, or none was begun.
+    """
+    action = _checked_action(action, (self.action_size,))
+    if not self._running:
+      raise RuntimeError('the episode has ended or was not begun: call reset first')
+    task, data, goal = self._task, self._data, self._goal
+    data.ctrl[:] = task.control(data, action)
+    mujoco.mj_step(task.model, data, task.substeps)
+    mujoco.mj_step1(task.model, data)
+    self._steps += 1
+    terminated = bool(task.terminated(data, goal))
+    truncated = not terminated and self._steps >= self.episode_steps
+    self._running = not (terminated or truncated)
+    return Step(
+      observation=task.observe(data, goal),
+      reward=task.reward(data, goal, action),
+      terminated=terminated,
+      truncated=truncated,
+      success=bool(task.success(data, goal)),
+    )
+
+  def state(self) -> dict[str, Array]:
+    """What `restore` needs: physics [N], goal [G], steps [] and running []."""
+    physics = np.empty(mujoco.mj_stateSize(self._task.model, _STATE))
+    mujoco.mj_getState(self._task.model, self._data, physics, _STATE)
+    return _as_state(physics, self._goal, self._steps, self._running)
+
+  def restore(self, state: dict[str, Array]) -> None:
+    """Goes back to where `state` was taken, bit for bit.
+
+    Raises:
+      ValueError: the state is another task's, or a batch's.
+    """
+    _check_state(state, like=self.state())
+    mujoco.mj_setState(self._task.model, self._data, state['physics'], _STATE)
+    mujoco.mj_step1(self._task.model, self._data)
+    self._goal = state['goal'].copy()
+    self._steps = int(state['steps'])
+    self._running = bool(state['running'])
+
+  def render(self, camera: str, width: int, height: int) -> np.ndarray:
+    """Takes a picture of the present state, which it leaves alone.
+
+    Args:
+      camera: name of a camera of the model.
+      width: pixels.
+      height: pixels.
+
+    Returns:
+      Red, green and blue, [height, width, 3], uint8.
+    """
+    renderer = self._renderer
+    if renderer is None or (renderer.width, renderer.height) != (width, height):
+      self.close()
+      renderer = mujoco.Renderer(self._task.model, height, width)
+      self._renderer = renderer
+    renderer.update_scene(self._data, camera)
+    return renderer.render()
+
+  def close(self) -> None:
+    """Frees the renderer, if there is one; a later `render` makes another."""
+    if self._renderer is not None:
+      self._renderer.close()
+      self._renderer = None
+
+
+class HostBatch:
+  """B instances on native MuJoCo, stepped together, begun together or one by one.
+
+  Attributes:
+    size: B.
+    observation_size: O.
+    action_size: A.
+    episode_steps: control steps until the time limit.
+  """
+
+  def __init__(self, task: Task, size: int, threads: int):
+    """Makes the instances.
+
+    Args:
+      task: what they all do.
+      size: B.
+      threads: how many to step on, the caller's included.
+
+    Raises:
+      ValueError: size or threads is below 1.
+    """
+    if size < 1 or threads < 1:
+      raise ValueError(f'size is {size}, threads is {threads}: give at least 1 of each')
+    self.size = size
+    self.observation_size = task.observation_size
+    self.action_size = task.action_size
+    self.episode_steps = task.episode_steps
+    self._task = task
+    self._start = jax.jit(task.reset)
+    # Persistent: a step goes on from the stages that the last one brought up to date.
+    self._batch = mujoco_batch.Batch(task.model, size, threads, persistent=True)
+    self._target = _target(task.model)
+    self._goal = np.zeros((size, *_goal_shape(task)), np.float32)
+    self._steps = np.zeros(size, np.int64)
+    self._running = np.zeros(size, bool)
+    self._bind()
+
+  def reset(self, keys: chex.PRNGKey, ids: Sequence[int] | None = None) -> Array:
+    """Begins an episode in some instances, in all by default.
+
+    Args:
+      keys: one for each instance of the call, [I]; consumed.
+      ids: the instances, [I]; None for all, in order.
+
+    Returns:
+      The first observations, [I O].
+
+    Raises:
+      ValueError: there is not one key for each instance.
+    """
+    rows = np.arange(self.size) if ids is None else np.asarray(ids)
+    if keys.shape != rows.shape:
+      raise ValueError(f'{keys.shape} keys for {rows.shape} instances: give one each')
+    # One by one, since a vmap would be compiled anew for every number of instances.
+    starts = [self._start(key) for key in keys]
+    qpos, qvel, goal = (np.stack(field) for field in Start(*zip(*starts, strict=True)))
+    self._batch.reset(rows, _HOME, stage=_NO_STAGE)
+    self._batch.qpos[rows] = qpos
+    self._batch.qvel[rows] = qvel
+    if self._target is not None:
+      self._batch.mocap_pos[rows, self._target] = goal[:, :3]
+    self._batch.forward(rows, stage=_UP_TO_VELOCITY)
+    self._goal[rows] = goal
+    self._steps[rows] = 0
+    self._running[rows] = True
+    return self._task.observe(self._batch, self._goal)[rows]
+
+  def step(self, actions: Array) -> Step:
+    """Takes one control step in every instance.
+
+    Args:
+      actions: [B A], in [-1, 1].
+
+    Returns:
+      The step; where it ends an episode, with its true last observation.
+
+    Raises:
+      ValueError: an action is not finite, of another shape or outside [-1, 1].
+      RuntimeError: an episode has ended, or was not begun.
+    """
+    actions = _checked_action(actions, (self.size, self.action_size))
+    if not self._running.all():
+      over = np.flatnonzero(~self._running)
+      raise RuntimeError(f'episodes {over} have ended or were not begun: reset them')
+    task, batch, goal = self._task, self._batch, self._goal
+    batch.ctrl[:] = task.control(batch, actions)
+    batch.step(nstep=task.substeps, stage=_UP_TO_VELOCITY)
+    self._steps += 1
+    terminated = np.asarray(task.terminated(batch, goal))
+    truncated = ~terminated & (self._steps >= self.episode_steps)
+    self._running = ~(terminated | truncated)
+    return Step(
+      observation=task.observe(batch, goal),
+      reward=task.reward(batch, goal, actions),
+      terminated=terminated,
+      truncated=truncated,
+      success=np.asarray(task.success(batch, goal)),
+    )
+
+  def state(self) -> dict[str, Array]:
+    """What `restore` needs: physics [B N], goal [B G], steps [B], running [B]."""
+    return _as_state(self._batch.state, self._goal, self._steps, self._running)
+
+  def restore(self, state: dict[str, Array]) -> None:
+    """Goes back to where `state` was taken, bit for bit.
+
+    Raises:
+      ValueError: the state is another task's, or of another number of instances.
+    """
+    _check_state(state, like=self.state())
+    self._batch.state[:] = state['physics']
+    self._batch.forward(stage=_UP_TO_VELOCITY)
+    self._goal = state['goal'].copy()
+    self._steps = state['steps'].copy()
+    self._running = state['running'].copy()
+
+  def _bind(self) -> None:
+    """Reads every field that the task reads: unread ones are not filled by a step."""
+    task, batch, goal = self._task, self._batch, self._goal
+    actions = np.zeros((self.size, self.action_size), np.float32)
+    task.control(batch, actions)
+    task.observe(batch, goal)
+    task.reward(batch, goal, actions)
+    task.success(batch, goal)
+    task.terminated(batch, goal)
+
+
+def _goal_shape(task: Task) -> tuple[int, ...]:
+  return jax.eval_shape(task.reset, jax.random.key(0)).goal.shape
+
+
+def _target(model: mujoco.MjModel) -> int | None:
+  """The row of the mocap body `target` in `mocap_pos`, None where there is none."""
+  body = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_BODY, 'target')
+  row = int(model.body_mocapid[body]) if body >= 0 else -1
+  return row if row >= 0 else None
+
+
+def _checked_action(action: Array, shape: tuple[int, ...]) -> np.ndarray:
+  action = np.asarray(action)
+  if action.shape != shape:
+    raise ValueError(f'action has the shape {action.shape}: give {shape}')
+  if not np.abs(action).max() <= _ACTION_LIMIT:  # true of nan, too
+    raise ValueError('action is not finite or outside [-1, 1]: clip it on purpose')
+  return action.astype(np.float32, copy=False)
+
+
+def _as_state(
+  physics: Array, goal: Array, steps: Array, running: Array
+) -> dict[str, Array]:
+  return {
+    'physics': np.array(physics),
+    'goal': np.array(goal),
+    'steps': np.array(steps, np.int64),
+    'running': np.array(running, bool),
+  }
+
+
+def _check_state(state: dict[str, Array], like: dict[str, Array]) -> None:
+  shapes = {name: np.shape(value) for name, value in state.items()}
+  expected = {name: value.shape for name, value in like.items()}
+  if shapes != expected:
+    raise ValueError(f'state has {shapes}: give one with {expected}')

@@ -1,0 +1,118 @@
+"""What a task is, and what every environment offers.
+
+A `Task` is a MuJoCo model and pure functions of `(data, goal, action)`, written
+once with ellipsis indexing, so that the same line serves one instance, a batch
+and a traced value. Letters, here and in every file of `envs`:
+
+  [B] instances, absent for a single one    [O] observation    [A] action
+  [Q] positions    [V] velocities    [U] actuators    [G] goal
+
+`data` is anything with MuJoCo's field names whose arrays end in the model's own
+axes: `mujoco.MjData`, `mujoco.batch.Batch`, `mujoco.mjx.Data`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import chex
+import mujoco
+
+Array = Any  # numpy or JAX: a task computes in the arrays that it is given
+Data = Any
+
+
+class Start(NamedTuple):
+  """Where an episode begins.
+
+  Attributes:
+    qpos: joint positions, [Q], rad or m.
+    qvel: joint velocities, [V], rad/s or m/s.
+    goal: what the episode asks for, [G], in the task's own units.
+  """
+
+  qpos: Array
+  qvel: Array
+  goal: Array
+
+
+class Task(NamedTuple):
+  """One task, to be run by any body.
+
+  Attributes:
+    name: short, as used by configs and records.
+    model: the MuJoCo model, at rest in its first keyframe.
+    substeps: physics steps in a control step.
+    episode_steps: control steps until the time limit.
+    observation_size: O.
+    action_size: A; actions lie in [-1, 1].
+    reset: `key -> Start`; the key is consumed.
+    control: `(data, action [B A]) -> ctrl [B U]`, in the actuators' units.
+    observe: `(data, goal [B G]) -> observation [B O]`.
+    reward: `(data, goal [B G], action [B A]) -> reward [B]`.
+    success: `(data, goal [B G]) -> bool [B]`, read at the last step.
+    terminated: `(data, goal [B G]) -> bool [B]`, the end of the MDP itself,
+      never the time limit.
+  """
+
+  name: str
+  model: mujoco.MjModel
+  substeps: int
+  episode_steps: int
+  observation_size: int
+  action_size: int
+  reset: Callable[[chex.PRNGKey], Start]
+  control: Callable[[Data, Array], Array]
+  observe: Callable[[Data, Array], Array]
+  reward: Callable[[Data, Array, Array], Array]
+  success: Callable[[Data, Array], Array]
+  terminated: Callable[[Data, Array], Array]
+
+  @property
+  def control_period(self) -> float:
+    """Seconds between two actions."""
+    return float(self.model.opt.timestep * self.substeps)
+
+
+class Step(NamedTuple):
+  """What a control step returned.
+
+  Attributes:
+    observation: after the step; the true last one where the episode ended, [B O].
+    reward: [B].
+    terminated: the MDP ended: nothing is to be gained any more, [B].
+    truncated: the time limit cut the episode, [B].
+    success: the task's criterion holds now, [B].
+  """
+
+  observation: Array
+  reward: Array
+  terminated: Array
+  truncated: Array
+  success: Array
+
+
+class Environment(Protocol):
+  """What a collector steps: a simulated body, an arm, or a test's toy."""
+
+  observation_size: int
+  action_size: int
+  episode_steps: int
+
+  def reset(self, key: chex.PRNGKey) -> Array:
+    """Begins an episode; returns its first observation, [O]. The key is consumed."""
+
+  def step(self, action: Array) -> Step:
+    """Takes one control step.
+
+    Raises:
+      ValueError: the action [A] is not finite, of another shape or outside [-1, 1].
+      RuntimeError: the episode has ended, or none was begun.
+    """
+
+  def state(self) -> dict[str, Array]:
+    """All that `restore` needs to go on from here, bit for bit."""
+
+  def restore(self, state: dict[str, Array]) -> None:
+    """Goes back to where `state` was taken."""

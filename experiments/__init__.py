@@ -1,0 +1,1 @@
+"""Experiments: one script a table or figure of a paper."""

@@ -1,0 +1,1 @@
+"""Launchers: absl mains that compose the workers."""

@@ -1,0 +1,1 @@
+"""Replay: the seam between processes."""

@@ -1,0 +1,236 @@
+"""The seam between processes, over a Reverb server.
+
+Two tables, by name:
+
+  online     a queue of blocks: each is taken once, and writers wait while it is full
+  variables  one item, the newest variables
+
+A block travels as the flat list of its arrays and is rebuilt from a local template, so
+that nothing is pickled and the tables' signatures check every shape and type. The
+trainer keeps what it took in its own memory (`armfarm.replay.buffer`): drained in
+blocks, Reverb feeds a learner as fast as memory does, sampled one transition an item it
+would be the bottleneck.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import queue
+import threading
+import time
+from typing import Any
+
+import jax
+import numpy as np
+import reverb
+import tensorflow as tf
+
+from armfarm.agents import types as agent_types
+from armfarm.replay import types
+
+_POLL = 0.2  # s between two looks at whether to stop
+
+
+def quiet_tensorflow() -> None:
+  """Keeps TensorFlow off the accelerator and on one thread: it only moves bytes."""
+  tf.config.set_visible_devices([], 'GPU')
+  tf.config.threading.set_inter_op_parallelism_threads(1)
+  tf.config.threading.set_intra_op_parallelism_threads(1)
+
+
+def block_template(item: types.Item, block_steps: int) -> types.Block:
+  """Returns a block of zeros with the shapes and types that travel."""
+  items = jax.tree.map(lambda x: np.zeros((block_steps, *x.shape), x.dtype), item)
+  return types.Block(
+    items,
+    version=np.zeros(block_steps, np.int32),
+    age=np.zeros(block_steps, np.float32),
+    success=np.zeros(block_steps, bool),
+  )
+
+
+def _signature(tree: Any) -> list[tf.TensorSpec]:
+  return [
+    tf.TensorSpec(np.shape(x), np.asarray(x).dtype) for x in jax.tree.leaves(tree)
+  ]
+
+
+def _wire(published: types.Published) -> list[np.ndarray]:
+  leaves = [np.asarray(x) for x in jax.tree.leaves(published.variables)]
+  return [np.int64(published.version), np.float64(published.time), *leaves]
+
+
+class Templates:
+  """What both ends must agree on.
+
+  Attributes:
+    block: a `types.Block` of zeros.
+    variables: variables of any learner of the agent.
+  """
+
+  def __init__(
+    self, item: types.Item, block_steps: int, variables: agent_types.Variables
+  ):
+    self.block = block_template(item, block_steps)
+    self.variables = jax.tree.map(np.asarray, variables)
+
+
+def serve(templates: Templates, max_blocks: int, port: int | None) -> reverb.Server:
+  """Starts a server on the loopback interface.
+
+  Args:
+    templates: shapes and types of the tables.
+    max_blocks: blocks that may wait for the trainer before writers do.
+    port: to listen on, or None for a free one, see the server's `port`.
+  """
+  quiet_tensorflow()
+  variables = types.Published(0, 0.0, templates.variables)
+  tables = [
+    reverb.Table.queue('online', max_blocks, signature=_signature(templates.block)),
+    reverb.Table(
+      'variables',
+      sampler=reverb.selectors.Lifo(),
+      remover=reverb.selectors.Fifo(),
+      max_size=1,
+      rate_limiter=reverb.rate_limiters.MinSize(1),
+      signature=_signature(_wire(variables)),
+    ),
+  ]
+  return reverb.Server(tables, port=port)
+
+
+class _Channel:
+  """Puts flat lists of arrays into one table."""
+
+  def __init__(self, client: reverb.Client, table: str):
+    self._writer = client.trajectory_writer(num_keep_alive_refs=1)
+    self._table = table
+
+  def put(self, leaves: list[Any]) -> None:
+    self._writer.append(leaves)
+    newest = [column[-1] for column in self._writer.history]
+    self._writer.create_item(self._table, 1.0, newest)
+
+  def flush(self, timeout: float) -> bool:
+    try:
+      self._writer.flush(timeout_ms=max(1, int(1000 * timeout)))
+    except reverb.DeadlineExceededError:
+      return False
+    return True
+
+  def close(self) -> None:
+    self._writer.close()
+
+
+class ReverbWriter:
+  """A writer into the table `online`."""
+
+  def __init__(self, client: reverb.Client):
+    self._channel = _Channel(client, 'online')
+
+  def insert(self, block: types.Block) -> None:
+    """See `types.Writer`."""
+    self._channel.put(jax.tree.leaves(block))
+
+  def flush(self, timeout: float) -> bool:
+    """See `types.Writer`."""
+    return self._channel.flush(timeout)
+
+  def close(self) -> None:
+    """See `types.Writer`."""
+    self._channel.close()
+
+
+class ReverbReplay:
+  """A process's connection to the server.
+
+  Args:
+    address: host and port of the server.
+    templates: as given to the server.
+    server: the server itself where this process owns it, to be stopped by `close`.
+  """
+
+  def __init__(
+    self, address: str, templates: Templates, server: reverb.Server | None = None
+  ):
+    quiet_tensorflow()
+    self._address = address
+    self._server = server
+    self._client = reverb.Client(address)
+    self._block = jax.tree.structure(templates.block)
+    self._variables = jax.tree.structure(templates.variables)
+    self._outlet = _Channel(self._client, 'variables')
+    self._arrived: queue.Queue[types.Block] = queue.Queue(1)
+    self._stop = threading.Event()
+    self._reader: threading.Thread | None = None
+
+  def writer(self) -> ReverbWriter:
+    """See `types.Replay`."""
+    return ReverbWriter(self._client)
+
+  def take(self, timeout: float) -> types.Block | None:
+    """See `types.Replay`."""
+    if self._reader is None:
+      self._reader = threading.Thread(target=self._read, name='reverb', daemon=True)
+      self._reader.start()
+    try:
+      return self._arrived.get(timeout=timeout)
+    except queue.Empty:
+      return None
+
+  def publish(self, published: types.Published) -> None:
+    """See `types.Replay`."""
+    self._outlet.put(_wire(published))
+    if not self._outlet.flush(timeout=10.0):
+      raise TimeoutError(
+        f'the Reverb server at {self._address} took no variables in 10 s'
+      )
+
+  def latest(self, timeout: float) -> types.Published | None:
+    """See `types.Replay`."""
+    deadline = time.monotonic() + timeout
+    while not self._size('variables'):
+      if time.monotonic() >= deadline:
+        return None
+      time.sleep(min(_POLL, timeout))
+    # One sample, none prefetched: a dataset's sampler would serve stale variables.
+    (sample,) = self._client.sample('variables', 1, emit_timesteps=False)
+    version, published, *leaves = sample.data
+    variables = jax.tree.unflatten(self._variables, leaves)
+    return types.Published(int(version), float(published), variables)
+
+  def close(self) -> None:
+    """See `types.Replay`."""
+    self._stop.set()
+    if self._reader is not None:
+      self._reader.join()
+    self._outlet.close()
+    if self._server is not None:
+      self._server.stop()
+
+  def _size(self, table: str) -> int:
+    return self._client.server_info(timeout=10)[table].current_size
+
+  def _read(self) -> None:
+    while not self._stop.is_set():
+      for leaves in self._blocks():
+        self._deliver(jax.tree.unflatten(self._block, leaves))
+
+  def _blocks(self) -> Iterator[list[np.ndarray]]:
+    """Yields blocks until the table has been empty for a while."""
+    dataset = reverb.TrajectoryDataset.from_table_signature(
+      self._address,
+      'online',
+      max_in_flight_samples_per_worker=1,
+      num_workers_per_iterator=1,
+      rate_limiter_timeout_ms=int(1000 * _POLL),
+    )
+    for sample in dataset.as_numpy_iterator():
+      yield list(sample.data)
+
+  def _deliver(self, block: types.Block) -> None:
+    while not self._stop.is_set():
+      try:
+        return self._arrived.put(block, timeout=_POLL)
+      except queue.Full:
+        continue

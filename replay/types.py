@@ -1,0 +1,110 @@
+"""The seam between processes: blocks of experience one way, variables the other.
+
+Letters: [T] steps of a block, and those of `armfarm.agents.types`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from armfarm.agents import types
+
+
+class Origin(NamedTuple):
+  """Where a transition comes from; no two have the same origin.
+
+  Attributes:
+    collector: number of the collector, int32 [].
+    episode: number of the episode of that collector, int32 [].
+    step: number of the step in that episode, int32 [].
+  """
+
+  collector: Any
+  episode: Any
+  step: Any
+
+
+class Item(NamedTuple):
+  """What replay stores: a transition and its origin."""
+
+  transition: types.Transition
+  origin: Origin
+
+
+class Block(NamedTuple):
+  """What travels: consecutive items of one collector, and how they came about.
+
+  Attributes:
+    items: [T].
+    version: version of the variables that acted, int32 [T].
+    age: seconds between their publication and the start of the episode, float32 [T].
+    success: the task's criterion held after the step, bool [T].
+  """
+
+  items: Item
+  version: Any
+  age: Any
+  success: Any
+
+
+class Published(NamedTuple):
+  """Variables on their way to those who act.
+
+  Attributes:
+    version: 1 for the first ones, and 1 + the updates behind them ever after.
+    time: of publication, s since the epoch.
+    variables: a pytree of numpy arrays.
+  """
+
+  version: int
+  time: float
+  variables: types.Variables
+
+
+class Writer(Protocol):
+  """One collector's way in. Not to be shared between threads."""
+
+  def insert(self, block: Block) -> None:
+    """Hands over a block; `flush` must have returned True since the last one."""
+
+  def flush(self, timeout: float) -> bool:
+    """Waits up to `timeout` s for room; returns True once the block is delivered."""
+
+  def close(self) -> None:
+    """Lets go of the connection; an undelivered block is dropped."""
+
+
+class Replay(Protocol):
+  """What a process sees of the replay server."""
+
+  def writer(self) -> Writer:
+    """Returns a new way in."""
+
+  def take(self, timeout: float) -> Block | None:
+    """Returns the oldest block, once, or None when none came within `timeout` s."""
+
+  def publish(self, published: Published) -> None:
+    """Replaces the variables that are on offer."""
+
+  def latest(self, timeout: float) -> Published | None:
+    """Returns the newest variables, or None if there are none within `timeout` s."""
+
+  def close(self) -> None:
+    """Lets go of the server; who owns it stops it."""
+
+
+def item_template(spec: types.Spec) -> Item:
+  """Returns an item of zeros with the shapes and types that travel."""
+  scalar = np.float32(0)
+  observation = np.zeros(spec.observation_size, np.float32)
+  transition = types.Transition(
+    observation=observation,
+    action=np.zeros(spec.action_size, np.float32),
+    reward=scalar,
+    discount=scalar,
+    truncation=scalar,
+    next_observation=observation,
+  )
+  return Item(transition, Origin(np.int32(0), np.int32(0), np.int32(0)))

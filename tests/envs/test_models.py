@@ -1,0 +1,173 @@
+"""Rules for every MJCF: what each engine computes alike, and the arm's own numbers."""
+
+from importlib import resources
+import xml.etree.ElementTree as ET
+
+import mujoco
+import numpy as np
+import pytest
+
+_ASSETS = sorted(
+  path.name
+  for path in (resources.files('armfarm.envs') / 'assets').iterdir()
+  if path.name.endswith('.xml')
+)
+_PRIMITIVES = {
+  mujoco.mjtGeom.mjGEOM_PLANE,
+  mujoco.mjtGeom.mjGEOM_SPHERE,
+  mujoco.mjtGeom.mjGEOM_CAPSULE,
+  mujoco.mjtGeom.mjGEOM_BOX,
+}
+# MJX takes these without a word and leaves them out, or refuses the model.
+_UNSUPPORTED_TAGS = {'flex', 'flexcomp', 'adhesion', 'pid', 'dcmotor', 'plugin'}
+_UNSUPPORTED_ATTRIBUTES = {
+  'adhesion',
+  'delay',
+  'nsample',
+  'noslip_iterations',
+  'noslip_tolerance',
+  'sleep',
+  'sleep_tolerance',
+  'surfacevel',
+}
+
+
+def _text(name):
+  return (resources.files('armfarm.envs') / 'assets' / name).read_text()
+
+
+@pytest.fixture(params=_ASSETS)
+def xml(request):
+  return _text(request.param)
+
+
+@pytest.fixture
+def model(xml):
+  return mujoco.MjModel.from_xml_string(xml)
+
+
+@pytest.fixture
+def arm():
+  return mujoco.MjModel.from_xml_string(_text('arm.xml'))
+
+
+def test_there_are_models():
+  assert 'arm.xml' in _ASSETS
+
+
+def test_the_options_are_the_measured_ones(model):
+  option = model.opt
+  assert option.timestep == 0.005
+  assert option.integrator == mujoco.mjtIntegrator.mjINT_IMPLICITFAST
+  assert option.solver == mujoco.mjtSolver.mjSOL_NEWTON
+  assert option.cone == mujoco.mjtCone.mjCONE_PYRAMIDAL
+  assert option.jacobian == mujoco.mjtJacobian.mjJAC_DENSE
+  assert (option.iterations, option.ls_iterations) == (4, 6)
+  assert option.disableflags == mujoco.mjtDisableBit.mjDSBL_EULERDAMP
+  assert option.enableflags == 0
+
+
+def test_nothing_is_silently_ignored(xml):
+  for element in ET.fromstring(xml).iter():
+    assert element.tag not in _UNSUPPORTED_TAGS
+    assert not _UNSUPPORTED_ATTRIBUTES & set(element.attrib), element.attrib
+
+
+def test_geoms_are_primitives_and_collide_in_listed_pairs_alone(model):
+  assert set(model.geom_type) <= {int(kind) for kind in _PRIMITIVES}
+  assert not model.geom_contype.any()
+  assert not model.geom_conaffinity.any()
+  assert set(model.pair_dim) <= {3, 4}
+
+
+def test_joints_are_driven_by_bounded_velocities(model):
+  assert (model.actuator_biastype == mujoco.mjtBias.mjBIAS_AFFINE).all()
+  gain, bias = model.actuator_gainprm, model.actuator_biasprm
+  np.testing.assert_array_equal(bias[:, 2], -gain[:, 0])  # force = kv (ctrl - qvel)
+  assert not bias[:, :2].any()
+  assert model.actuator_ctrllimited.all()
+  assert model.actuator_forcelimited.all()
+  driven = model.actuator_trnid[:, 0]
+  assert (model.dof_armature[model.jnt_dofadr[driven]] >= 0.1).all()
+
+
+def test_home_is_at_rest_and_off_the_limits(model):
+  assert model.key(0).name == 'home'
+  assert not model.key(0).qvel.any()
+  assert not model.key(0).ctrl.any()
+  margin = np.deg2rad(15)
+  home = model.key(0).qpos[model.jnt_qposadr]
+  limited = model.jnt_limited.astype(bool)
+  assert (home > model.jnt_range[:, 0] + margin)[limited].all()
+  assert (home < model.jnt_range[:, 1] - margin)[limited].all()
+
+
+def test_it_can_be_looked_at(model):
+  assert model.camera('over_view').id >= 0
+  assert model.nmat > 0  # without a material mjx.ray fails
+  assert model.vis.global_.offwidth >= 640
+  assert model.vis.global_.offheight >= 480
+  assert model.body('target').mocapid[0] >= 0
+
+
+def test_the_arm_has_the_published_numbers(arm):
+  np.testing.assert_allclose(arm.body_subtreemass[0], 23.9)
+  limits = np.deg2rad([170, 120, 170, 120, 170, 120, 175])
+  np.testing.assert_allclose(arm.jnt_range, np.stack([-limits, limits], 1))
+  speeds = np.deg2rad([98, 98, 100, 130, 140, 180, 180])
+  np.testing.assert_allclose(arm.actuator_ctrlrange[:, 1], speeds, atol=1e-4)
+  torques = [176, 176, 110, 110, 110, 40, 40]
+  np.testing.assert_allclose(arm.actuator_forcerange[:, 1], torques)
+  for both in (arm.actuator_ctrlrange, arm.actuator_forcerange):
+    np.testing.assert_array_equal(both[:, 0], -both[:, 1])
+  assert not arm.opt.gravity.any()
+
+
+def test_the_arm_has_the_published_lengths_and_axes(arm):
+  data = mujoco.MjData(arm)  # at zero it stands upright
+  mujoco.mj_kinematics(arm, data)
+  shoulder, elbow, wrist = (data.joint(f'joint_{i}').xanchor for i in (2, 4, 6))
+  flange = data.site('end_effector').xpos
+  points = np.stack([np.zeros(3), shoulder, elbow, wrist, flange])
+  heights = [0.340, 0.400, 0.400, 0.126]
+  np.testing.assert_allclose(np.diff(points, axis=0)[:, 2], heights, atol=1e-9)
+  np.testing.assert_allclose(points[:, :2], 0, atol=1e-9)
+  z, y = [0, 0, 1], [0, 1, 0]
+  np.testing.assert_allclose(np.abs(data.xaxis), [z, y, z, y, z, y, z], atol=1e-9)
+
+
+def test_the_arm_is_far_from_singular_at_home(arm):
+  data = mujoco.MjData(arm)
+  mujoco.mj_resetDataKeyframe(arm, data, 0)
+  mujoco.mj_forward(arm, data)
+  jacobian = np.zeros((6, 7))
+  site = arm.site('end_effector').id
+  mujoco.mj_jacSite(arm, data, jacobian[:3], jacobian[3:], site)
+  assert np.linalg.svd(jacobian[:3], compute_uv=False).min() > 0.2
+  assert np.linalg.svd(jacobian, compute_uv=False).min() > 0.05
+
+
+@pytest.mark.parametrize('sign', [-1, 1])
+@pytest.mark.parametrize('joint', range(7))
+def test_the_arm_reaches_a_velocity_in_about_one_control_step(arm, joint, sign):
+  data = mujoco.MjData(arm)
+  mujoco.mj_resetDataKeyframe(arm, data, 0)
+  data.ctrl[joint] = sign * arm.actuator_ctrlrange[joint, 1]
+  part = []
+  for _ in range(30):
+    mujoco.mj_step(arm, data)
+    part.append(data.qvel[joint] / data.ctrl[joint])
+  assert part[9] > 0.9
+  assert max(part) < 1.01  # no overshoot, no oscillation
+  assert (np.diff(part) > -0.01).all()
+  assert part[-1] > 0.99
+
+
+def test_the_arm_stops_at_its_limits(arm):
+  rng = np.random.default_rng(0)
+  data = mujoco.MjData(arm)
+  mujoco.mj_resetDataKeyframe(arm, data, 0)
+  for _ in range(100):
+    data.ctrl[:] = rng.choice([-1, 1], 7) * arm.actuator_ctrlrange[:, 1]
+    mujoco.mj_step(arm, data, 100)
+    assert (np.abs(data.qpos) < arm.jnt_range[:, 1] + 0.06).all()

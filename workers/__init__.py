@@ -1,0 +1,1 @@
+"""Workers: the long-running jobs of a farm, one a file."""
