@@ -1,0 +1,134 @@
+"""The evaluator: tries policies without exploration noise, on targets held out.
+
+Every trial runs the same held-out episodes and a few fresh ones, as one batch. Two
+criteria are kept: ours asks for every held-out episode in two trials in a row, the
+paper's for every fresh one in one trial (Gu et al. 2016, V-A.1).
+
+Letters as in `armfarm.agents.types`, and [E] episodes of a trial.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple, Protocol
+
+import chex
+import jax
+import numpy as np
+
+from armfarm.agents import types as agent_types
+from armfarm.envs import task
+
+
+class BatchEnvironment(Protocol):
+  """What an evaluator steps: as `task.Environment`, with [E] before everything."""
+
+  size: int
+  episode_steps: int
+
+  def reset(self, keys: chex.PRNGKey) -> Any:
+    """Begins an episode in every instance; keys [E] are consumed."""
+
+  def step(self, actions: Any) -> task.Step:
+    """Takes one control step in every instance."""
+
+
+class Trial(NamedTuple):
+  """What became of one policy.
+
+  Attributes:
+    success: share of the held-out episodes that succeeded.
+    total: mean undiscounted return of the held-out episodes.
+    fresh_success: share of the fresh episodes that succeeded.
+  """
+
+  success: float
+  total: float
+  fresh_success: float
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _act(
+  agent: agent_types.Agent,
+  variables: agent_types.Variables,
+  observations: chex.Array,
+  key: chex.PRNGKey,
+) -> tuple[chex.Array, chex.PRNGKey]:
+  key, key_act = jax.random.split(key)
+  keys = jax.random.split(key_act, observations.shape[0])
+  return jax.vmap(agent.act, in_axes=(None, 0, 0))(variables, observations, keys), key
+
+
+def rollout(
+  agent: agent_types.Agent,
+  environment: BatchEnvironment,
+  variables: agent_types.Variables,
+  keys: chex.PRNGKey,
+) -> tuple[np.ndarray, np.ndarray]:
+  """Runs one episode in every instance, under the evaluation policy.
+
+  An instance whose episode ends early is stepped no more.
+
+  Args:
+    agent: whose policy acts.
+    environment: a batch of E instances that end together.
+    variables: of the policy.
+    keys: one for each episode, [E]; consumed.
+
+  Returns:
+    Returns [E] and success at the last step [E].
+  """
+  key = jax.random.fold_in(keys[0], 1)
+  observations = environment.reset(keys)
+  totals = np.zeros(environment.size)
+  variables = jax.device_put(variables)
+  for _ in range(environment.episode_steps):
+    actions, key = _act(agent, variables, observations, key)
+    step = environment.step(np.asarray(actions))
+    totals += step.reward
+    observations = step.observation
+    if np.all(step.terminated | step.truncated):
+      break
+  return totals, np.asarray(step.success)
+
+
+class Evaluator:
+  """Tries policies and remembers when the criteria were met.
+
+  Args:
+    agent: whose policies are tried.
+    environment: a batch of `held_out + fresh` instances.
+    held_out: episodes that are the same in every trial.
+    key: of the run's evaluations; consumed.
+
+  Attributes:
+    trials: policies tried so far.
+  """
+
+  def __init__(
+    self,
+    agent: agent_types.Agent,
+    environment: BatchEnvironment,
+    held_out: int,
+    key: chex.PRNGKey,
+  ):
+    self._agent = agent
+    self._environment = environment
+    self._held_out = held_out
+    key_held_out, self._key = jax.random.split(key)
+    self._keys = jax.random.split(key_held_out, held_out)
+    self.trials = 0
+
+  def try_out(self, variables: agent_types.Variables) -> Trial:
+    """Runs one trial of a policy."""
+    fresh = self._environment.size - self._held_out
+    keys = jax.random.split(jax.random.fold_in(self._key, self.trials), fresh)
+    keys = jax.numpy.concatenate([self._keys, keys])
+    totals, success = rollout(self._agent, self._environment, variables, keys)
+    self.trials += 1
+    held_out = slice(None, self._held_out)
+    return Trial(
+      success=float(np.mean(success[held_out])),
+      total=float(np.mean(totals[held_out])),
+      fresh_success=float(np.mean(success[self._held_out :])),
+    )

@@ -1,0 +1,329 @@
+"""The trainer: the learner thread of Algorithm 1, with its replay memory.
+
+  take a block from replay into memory
+  while the ratio of updates to steps allows it
+    scan: sample a minibatch, update              one call, `updates_per_call` updates
+  every `publish_every` updates, publish the variables
+
+The trainer takes no block while updates are due, and replay holds few blocks that were
+not taken: so the ratio is enforced in both directions, on whoever is faster.
+
+Letters as in `armfarm.agents.types`, and [T] steps of a block.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+import functools
+import time
+from typing import Any, NamedTuple
+
+import chex
+from flashbax.buffers.trajectory_buffer import TrajectoryBuffer
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from armfarm.agents import types as agent_types
+from armfarm.replay import buffer as buffers
+from armfarm.replay import types
+
+
+class Diverged(Exception):
+  """The loss is no longer finite; what was learned since is worthless."""
+
+
+class Options(NamedTuple):
+  """How the trainer trains.
+
+  Attributes:
+    updates_per_step: gradient updates for an environment step, all collectors counted.
+    warmup_steps: environment steps before the first update.
+    block_steps: T, steps that arrive together.
+    publish_every: updates between two publications.
+  """
+
+  updates_per_step: float
+  warmup_steps: int
+  block_steps: int
+  publish_every: int
+
+  @property
+  def ratio(self) -> Fraction:
+    """`updates_per_step` as a fraction, so that no rounding adds up."""
+    return Fraction(self.updates_per_step).limit_denominator(1000)
+
+  @property
+  def updates_per_call(self) -> int:
+    """Updates that a block of steps pays for.
+
+    Raises:
+      ValueError: that is no whole number.
+    """
+    updates = self.ratio * self.block_steps
+    if updates.denominator != 1 or updates < 1:
+      raise ValueError(
+        f'run.block_steps {self.block_steps} x run.updates_per_step {self.ratio} is'
+        f' {updates} updates: set block_steps to a multiple of'
+        f' {self.ratio.denominator}'
+      )
+    return int(updates)
+
+
+class Counters(NamedTuple):
+  """How far the run is; a run that resumes goes on from the saved ones.
+
+  Attributes:
+    env_steps: transitions in memory or once there.
+    updates: gradient updates.
+    episodes: episodes that ended.
+  """
+
+  env_steps: int = 0
+  updates: int = 0
+  episodes: int = 0
+
+
+class Last(NamedTuple):
+  """The last step that arrived from a collector, and its episode's return so far."""
+
+  episode: int = -1
+  step: int = -1
+  total: float = 0.0
+
+
+class Episode(NamedTuple):
+  """What became of one training episode.
+
+  Attributes:
+    collector: who ran it.
+    episode: its number with that collector.
+    steps: control steps.
+    total: undiscounted sum of rewards.
+    success: the task's criterion held at the last step.
+    version: of the variables that acted.
+    age_updates: updates since that version, when the episode had arrived.
+    age_s: seconds since that version, when the episode began.
+  """
+
+  collector: int
+  episode: int
+  steps: int
+  total: float
+  success: bool
+  version: int
+  age_updates: int
+  age_s: float
+
+
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
+def _add(buffer: TrajectoryBuffer, memory: Any, items: types.Item) -> Any:
+  return buffer.add(memory, items)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=3)
+def train(
+  agent: agent_types.Agent,
+  buffer: TrajectoryBuffer,
+  updates: int,
+  learner: agent_types.LearnerState,
+  memory: Any,
+  key: chex.PRNGKey,
+) -> tuple[agent_types.LearnerState, agent_types.Metrics, chex.PRNGKey]:
+  """Samples and updates several times in one scan.
+
+  Args:
+    agent: who learns.
+    buffer: the functions of the replay memory.
+    updates: how many, at least 1.
+    learner: donated.
+    memory: the replay memory, which stays as it is.
+    key: consumed.
+
+  Returns:
+    The learner, the means of its metrics, and the key to go on with.
+  """
+  key, key_scan = jax.random.split(key)
+
+  def one(
+    learner: agent_types.LearnerState, key: chex.PRNGKey
+  ) -> tuple[agent_types.LearnerState, agent_types.Metrics]:
+    key_sample, key_update = jax.random.split(key)
+    batch = buffers.sample(buffer, memory, key_sample).transition
+    return agent.update(learner, batch, key_update)
+
+  learner, metrics = jax.lax.scan(one, learner, jax.random.split(key_scan, updates))
+  return learner, jax.tree.map(jnp.mean, metrics), key
+
+
+class Trainer:
+  """Learns from the blocks that replay delivers.
+
+  Args:
+    agent: who learns.
+    buffer: functions of the replay memory.
+    item: template of what is stored.
+    replay: where blocks come from and variables go.
+    options: see `Options`.
+    key: consumed.
+  """
+
+  def __init__(
+    self,
+    agent: agent_types.Agent,
+    buffer: TrajectoryBuffer,
+    item: types.Item,
+    replay: types.Replay,
+    options: Options,
+    key: chex.PRNGKey,
+  ):
+    key_init, self._key = jax.random.split(key)
+    self._agent = agent
+    self._buffer = buffer
+    self._replay = replay
+    self._options = options
+    self._per_call = options.updates_per_call
+    self._learner = jax.jit(agent.init)(key_init)
+    self._memory = jax.jit(buffer.init)(item)
+    self._metrics: agent_types.Metrics = {}
+    self._published = -1  # updates at the last publication
+    self._last: dict[int, Last] = {}  # by collector
+    self.counters = Counters()
+    self.dropped = 0  # items that had arrived before
+
+  def advance(self, block: types.Block) -> list[Episode]:
+    """Stores a block and makes the updates that it pays for.
+
+    Returns:
+      The episodes that ended in the block.
+
+    Raises:
+      Diverged: the loss was not finite at a publication.
+    """
+    episodes = self.ingest(block)
+    self.train_due()
+    return episodes
+
+  def ingest(self, block: types.Block) -> list[Episode]:
+    """Stores a block; returns the episodes that ended in it.
+
+    A block that was stored before is dropped and counted.
+    """
+    origin = block.items.origin
+    collector = int(origin.collector[0])
+    last = self._last.get(collector, Last())
+    if (int(origin.episode[0]), int(origin.step[0])) <= (last.episode, last.step):
+      self.dropped += len(origin.step)
+      return []
+    self._memory = _add(self._buffer, self._memory, block.items)
+    env_steps = self.counters.env_steps + len(origin.step)
+    self.counters = self.counters._replace(env_steps=env_steps)
+    return self._finished(collector, block, last.total)
+
+  def train_due(self) -> None:
+    """Makes all the updates that the ratio of updates to steps asks for."""
+    steps = self.counters.env_steps - self._options.warmup_steps
+    while self.counters.updates + self._per_call <= self._options.ratio * steps:
+      self.train_once()
+
+  def train_once(self) -> None:
+    """Makes `updates_per_call` updates, and publishes when it is time.
+
+    Raises:
+      Diverged: the loss was not finite at a publication.
+    """
+    self._learner, self._metrics, self._key = train(
+      self._agent, self._buffer, self._per_call, self._learner, self._memory, self._key
+    )
+    updates = self.counters.updates + self._per_call
+    self.counters = self.counters._replace(updates=updates)
+    if updates - self._published >= self._options.publish_every:
+      self.publish()
+
+  def publish(self) -> None:
+    """Puts the present variables on offer.
+
+    Raises:
+      Diverged: the loss is not finite.
+    """
+    self.check()
+    version = self.counters.updates + 1
+    self._replay.publish(types.Published(version, time.time(), self.variables()))
+    self._published = self.counters.updates
+
+  def check(self) -> None:
+    """Raises Diverged if the loss of the last call is not finite."""
+    loss = self._metrics.get('loss', 0.0)
+    if not np.isfinite(loss):
+      raise Diverged(
+        f'the loss is {loss} after {self.counters.updates} updates'
+        f' ({self.counters.episodes} episodes): lower agent.learning_rate or the'
+        " reward's weights, then resume from the last checkpoint"
+      )
+
+  def variables(self) -> agent_types.Variables:
+    """Copies the present variables to the host, out of reach of donation."""
+    return jax.tree.map(np.array, self._agent.variables(self._learner))
+
+  def metrics(self) -> dict[str, float]:
+    """Returns the metrics of the last call, and the ratio reached so far."""
+    steps = self.counters.env_steps - self._options.warmup_steps
+    ratio = self.counters.updates / steps if steps > 0 else 0.0
+    learned = {name: float(value) for name, value in self._metrics.items()}
+    return {**learned, 'updates_per_step': ratio}
+
+  def next_episode(self, collector: int) -> int:
+    """Returns the first episode number that a new collector may use."""
+    return self._last.get(collector, Last()).episode + 1
+
+  def state(self) -> dict[str, Any]:
+    """The arrays that `restore` needs."""
+    return {
+      'learner': self._learner,
+      'memory': self._memory,
+      'key': jax.random.key_data(self._key),
+    }
+
+  def progress(self) -> dict[str, Any]:
+    """The numbers that `restore` needs, ready for JSON."""
+    last = {str(collector): list(row) for collector, row in self._last.items()}
+    return {'counters': self.counters._asdict(), 'last': last}
+
+  def restore(self, state: dict[str, Any], progress: dict[str, Any]) -> None:
+    """Goes on from where `state` and `progress` were taken."""
+    self._learner = state['learner']
+    self._memory = state['memory']
+    self._key = jax.random.wrap_key_data(state['key'])
+    self.counters = Counters(**progress['counters'])
+    self._last = {int(c): Last(*row) for c, row in progress['last'].items()}
+
+  def _finished(
+    self, collector: int, block: types.Block, total: float
+  ) -> list[Episode]:
+    """Adds up rewards; returns the episodes of the block that are over."""
+    transition, origin = block.items
+    over = (transition.discount == 0) | (transition.truncation == 1)
+    episodes = []
+    for t, reward in enumerate(transition.reward):
+      total = float(reward) + (total if origin.step[t] else 0.0)
+      if over[t]:
+        count = self.counters.episodes + 1
+        self.counters = self.counters._replace(episodes=count)
+        episodes.append(self._episode(collector, block, t, total))
+    self._last[collector] = Last(int(origin.episode[-1]), int(origin.step[-1]), total)
+    return episodes
+
+  def _episode(
+    self, collector: int, block: types.Block, t: int, total: float
+  ) -> Episode:
+    version = int(block.version[t])
+    return Episode(
+      collector=collector,
+      episode=int(block.items.origin.episode[t]),
+      steps=int(block.items.origin.step[t]) + 1,
+      total=total,
+      success=bool(block.success[t]),
+      version=version,
+      age_updates=self.counters.updates + 1 - version,
+      age_s=float(block.age[t]),
+    )
