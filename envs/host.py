@@ -1,11 +1,13 @@
 """A task on native MuJoCo: one instance, or a batch of them on threads.
 
 The fastest way to step on a CPU, and what a collector uses. Both bodies compute
-bit for bit the same, and both hold to three rules:
+bit for bit the same, and both hold to four rules:
 
   - What a step returns is read from the state after it. `mj_step` leaves positions,
     sensors and the like one physics step behind, so they are brought up to date.
   - An episode starts from the model's first keyframe, under the task's own `Start`.
+  - Tasks are given double precision alone: numpy rounds products of float32 scalars
+    and of float32 arrays differently, and one instance would not equal many.
   - A mocap body named `target` stands where the first three numbers of the goal say,
     for pictures alone.
 
@@ -52,7 +54,7 @@ class Host:
     self._start = jax.jit(task.reset)
     self._data = mujoco.MjData(task.model)
     self._target = _target(task.model)
-    self._goal = np.zeros(_goal_shape(task), np.float32)
+    self._goal = np.zeros(_goal_shape(task))
     self._steps = 0
     self._running = False
     self._renderer: mujoco.Renderer | None = None
@@ -71,7 +73,7 @@ class Host:
     mujoco.mj_resetDataKeyframe(model, data, _HOME)
     data.qpos[:] = start.qpos
     data.qvel[:] = start.qvel
-    self._goal = np.asarray(start.goal)
+    self._goal = np.asarray(start.goal, np.float64)
     if self._target is not None:
       data.mocap_pos[self._target] = self._goal[:3]
     mujoco.mj_step1(model, data)
@@ -188,10 +190,9 @@ class HostBatch:
     # Persistent: a step goes on from the stages that the last one brought up to date.
     self._batch = mujoco_batch.Batch(task.model, size, threads, persistent=True)
     self._target = _target(task.model)
-    self._goal = np.zeros((size, *_goal_shape(task)), np.float32)
+    self._goal = np.zeros((size, *_goal_shape(task)))
     self._steps = np.zeros(size, np.int64)
     self._running = np.zeros(size, bool)
-    self._bind()
 
   def reset(self, keys: chex.PRNGKey, ids: Sequence[int] | None = None) -> Array:
     """Begins an episode in some instances, in all by default.
@@ -267,20 +268,9 @@ class HostBatch:
     """
     _check_state(state, like=self.state())
     self._batch.state[:] = state['physics']
-    self._batch.forward(stage=_UP_TO_VELOCITY)
     self._goal = state['goal'].copy()
     self._steps = state['steps'].copy()
     self._running = state['running'].copy()
-
-  def _bind(self) -> None:
-    """Reads every field that the task reads: unread ones are not filled by a step."""
-    task, batch, goal = self._task, self._batch, self._goal
-    actions = np.zeros((self.size, self.action_size), np.float32)
-    task.control(batch, actions)
-    task.observe(batch, goal)
-    task.reward(batch, goal, actions)
-    task.success(batch, goal)
-    task.terminated(batch, goal)
 
 
 def _goal_shape(task: Task) -> tuple[int, ...]:
@@ -295,12 +285,12 @@ def _target(model: mujoco.MjModel) -> int | None:
 
 
 def _checked_action(action: Array, shape: tuple[int, ...]) -> np.ndarray:
-  action = np.asarray(action)
+  action = np.asarray(action, np.float64)
   if action.shape != shape:
     raise ValueError(f'action has the shape {action.shape}: give {shape}')
   if not np.abs(action).max() <= _ACTION_LIMIT:  # true of nan, too
     raise ValueError('action is not finite or outside [-1, 1]: clip it on purpose')
-  return action.astype(np.float32, copy=False)
+  return action
 
 
 def _as_state(

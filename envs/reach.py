@@ -137,7 +137,7 @@ def make(
     raise ValueError(f'control_weight is {control_weight}: give a finite one >= 0')
   if not 0 < speed <= 1:
     raise ValueError(f'speed is {speed}: give a part of the velocity limits in (0, 1]')
-  center = np.asarray(cube_center, np.float32)
+  center = np.asarray(cube_center, np.float64)
   if center.shape != (3,) or not np.isfinite(center).all():
     raise ValueError(f'cube_center is {cube_center}: give three finite numbers in m')
 
@@ -149,8 +149,8 @@ def make(
     success_distance=success_distance,
     cube_center=center,
     cube_edge=cube_edge,
-    home=model.key('home').qpos.astype(np.float32),
-    max_velocity=speed * model.actuator_ctrlrange[:, 1].astype(np.float32),
+    home=model.key('home').qpos.copy(),
+    max_velocity=speed * model.actuator_ctrlrange[:, 1],
     site=model.site('end_effector').id,
   )
   return task.Task(

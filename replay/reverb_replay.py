@@ -164,6 +164,14 @@ class ReverbReplay:
     self._stop = threading.Event()
     self._reader: threading.Thread | None = None
 
+  def wait_until_ready(self, timeout: float) -> None:
+    """Waits for the server to answer.
+
+    Raises:
+      TimeoutError: it did not within `timeout` s.
+    """
+    self._client.server_info(timeout=max(1, int(timeout)))
+
   def writer(self) -> ReverbWriter:
     """See `types.Replay`."""
     return ReverbWriter(self._client)
@@ -207,6 +215,7 @@ class ReverbReplay:
     self._outlet.close()
     if self._server is not None:
       self._server.stop()
+      self._server = None
 
   def _size(self, table: str) -> int:
     return self._client.server_info(timeout=10)[table].current_size

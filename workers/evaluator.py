@@ -100,9 +100,6 @@ class Evaluator:
     environment: a batch of `held_out + fresh` instances.
     held_out: episodes that are the same in every trial.
     key: of the run's evaluations; consumed.
-
-  Attributes:
-    trials: policies tried so far.
   """
 
   def __init__(
@@ -117,15 +114,18 @@ class Evaluator:
     self._held_out = held_out
     key_held_out, self._key = jax.random.split(key)
     self._keys = jax.random.split(key_held_out, held_out)
-    self.trials = 0
 
-  def try_out(self, variables: agent_types.Variables) -> Trial:
-    """Runs one trial of a policy."""
+  def try_out(self, variables: agent_types.Variables, number: int) -> Trial:
+    """Runs one trial of a policy.
+
+    Args:
+      variables: of the policy.
+      number: decides the fresh episodes.
+    """
     fresh = self._environment.size - self._held_out
-    keys = jax.random.split(jax.random.fold_in(self._key, self.trials), fresh)
+    keys = jax.random.split(jax.random.fold_in(self._key, number), fresh)
     keys = jax.numpy.concatenate([self._keys, keys])
     totals, success = rollout(self._agent, self._environment, variables, keys)
-    self.trials += 1
     held_out = slice(None, self._held_out)
     return Trial(
       success=float(np.mean(success[held_out])),

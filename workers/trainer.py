@@ -182,7 +182,7 @@ class Trainer:
     self._buffer = buffer
     self._replay = replay
     self._options = options
-    self._per_call = options.updates_per_call
+    self.updates_per_call = options.updates_per_call
     self._learner = jax.jit(agent.init)(key_init)
     self._memory = jax.jit(buffer.init)(item)
     self._metrics: agent_types.Metrics = {}
@@ -220,10 +220,15 @@ class Trainer:
     self.counters = self.counters._replace(env_steps=env_steps)
     return self._finished(collector, block, last.total)
 
+  @property
+  def warm(self) -> bool:
+    """There are enough steps in memory for updates to begin."""
+    return self.counters.env_steps >= self._options.warmup_steps
+
   def train_due(self) -> None:
     """Makes all the updates that the ratio of updates to steps asks for."""
     steps = self.counters.env_steps - self._options.warmup_steps
-    while self.counters.updates + self._per_call <= self._options.ratio * steps:
+    while self.counters.updates + self.updates_per_call <= self._options.ratio * steps:
       self.train_once()
 
   def train_once(self) -> None:
@@ -233,9 +238,14 @@ class Trainer:
       Diverged: the loss was not finite at a publication.
     """
     self._learner, self._metrics, self._key = train(
-      self._agent, self._buffer, self._per_call, self._learner, self._memory, self._key
+      self._agent,
+      self._buffer,
+      self.updates_per_call,
+      self._learner,
+      self._memory,
+      self._key,
     )
-    updates = self.counters.updates + self._per_call
+    updates = self.counters.updates + self.updates_per_call
     self.counters = self.counters._replace(updates=updates)
     if updates - self._published >= self._options.publish_every:
       self.publish()

@@ -1,13 +1,18 @@
 """The numbers that tests build each agent from, and what they look at inside it."""
 
 from collections.abc import Callable
+import functools
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from armfarm import agents
 from armfarm.agents import types
+
+SPEC = types.Spec(observation_size=3, action_size=2)
 
 _COMMON = dict(
   hidden=(8, 8),
@@ -28,36 +33,41 @@ class Subject(NamedTuple):
   Attributes:
     entry: how a launcher finds it.
     numbers: arguments of its `Config`.
-    rates: which of those are learning rates.
-    copied: `params -> the part of them that has a target network`.
+    rates: name of a learning rate -> `params -> the part that it moves`.
+    copied: `params -> the part that has a target network`.
   """
 
   entry: agents.Entry
   numbers: dict[str, Any]
-  rates: tuple[str, ...]
+  rates: dict[str, Callable[[Any], Any]]
   copied: Callable[[Any], Any]
 
   def config(self, **changes):
     return self.entry.Config(**{**self.numbers, **changes})
 
-  def make(self, spec=types.Spec(3, 2), **changes):  # noqa: B008
+  def make(self, spec=SPEC, **changes):
     return self.entry.make(spec, self.config(**changes))
 
 
-_SUBJECTS = {
-  'naf': Subject(
-    agents.AGENTS['naf'], _NAF, ('learning_rate',), lambda params: params['value']
-  ),
-  'linear-naf': Subject(
+def _naf(network):
+  return Subject(
     agents.AGENTS['naf'],
-    dict(_NAF, network='linear'),
-    ('learning_rate',),
+    dict(_NAF, network=network),
+    {'learning_rate': lambda params: params},
     lambda params: params['value'],
-  ),
+  )
+
+
+_SUBJECTS = {
+  'naf': _naf('mlp'),
+  'linear-naf': _naf('linear'),
   'ddpg': Subject(
     agents.AGENTS['ddpg'],
     _DDPG,
-    ('actor_learning_rate', 'critic_learning_rate'),
+    {
+      'actor_learning_rate': lambda params: params.actor,
+      'critic_learning_rate': lambda params: params.critic,
+    },
     lambda params: params,
   ),
 }
@@ -81,9 +91,47 @@ def variant(request):
   return request.param
 
 
+@pytest.fixture(scope='session')
+def batch():
+  """Random transitions: a third terminated, a third cut, a third under way."""
+  random, size = np.random.default_rng(0), 12
+  ends = np.arange(size) % 3
+  fields = types.Transition(
+    observation=random.normal(size=[size, SPEC.observation_size]),
+    action=random.uniform(-1.0, 1.0, [size, SPEC.action_size]),
+    reward=random.normal(size=[size]),
+    discount=np.where(ends == 0, 0.0, 1.0),
+    truncation=np.where(ends == 1, 1.0, 0.0),
+    next_observation=random.normal(size=[size, SPEC.observation_size]),
+  )
+  return jax.tree.map(jnp.float32, fields)
+
+
+@pytest.fixture(scope='session')
+def scatter():
+  """Draws a learner far from the small and symmetric numbers that it starts with."""
+
+  def scattered(agent):
+    random = np.random.default_rng(1)
+    shapes = jax.eval_shape(agent.init, jax.random.key(0))
+
+    def draw(low, high, tree):
+      uniform = functools.partial(random.uniform, low, high)
+      return jax.tree.map(lambda x: jnp.asarray(uniform(x.shape), x.dtype), tree)
+
+    return shapes._replace(
+      params=draw(-0.7, 0.7, shapes.params),
+      statistics=draw(0.5, 1.5, shapes.statistics),
+      target=draw(-0.7, 0.7, shapes.target),
+      optimizer=draw(0.0, 0.0, shapes.optimizer),
+    )
+
+  return scattered
+
+
 @pytest.fixture
 def double_precision():
-  """Finite differences need it."""
+  """Turns a pytree to float64, which finite differences need."""
   jax.config.update('jax_enable_x64', True)
-  yield
+  yield lambda tree: jax.tree.map(lambda x: x.astype(jnp.float64), tree)
   jax.config.update('jax_enable_x64', False)

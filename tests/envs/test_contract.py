@@ -108,6 +108,9 @@ def test_an_episode_leaves_nothing_to_the_next(make_task, run):
   used.reset(1)
   used.play(used.random_actions(1))
   np.testing.assert_array_equal(used.reset(2), fresh.reset(2))
+  state = fresh.body.state()
+  for name, value in used.body.state().items():
+    np.testing.assert_array_equal(value, state[name], err_msg=name)
   actions = used.random_actions(2)
   _assert_equal(used.play(actions), fresh.play(actions))
 

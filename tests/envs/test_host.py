@@ -26,11 +26,11 @@ def _actions(*shape):
 
 @pytest.mark.parametrize('threads', [1, 2])
 def test_a_batch_computes_what_single_instances_do(task, threads):
-  batch = host.HostBatch(task, size=4, threads=threads)
-  singles = [host.Host(task) for _ in range(4)]
-  first = [single.reset(key) for single, key in zip(singles, _keys(4), strict=True)]
-  np.testing.assert_array_equal(batch.reset(_keys(4)), first)
-  for actions in _actions(_STEPS, 4):
+  batch = host.HostBatch(task, size=16, threads=threads)
+  singles = [host.Host(task) for _ in range(16)]
+  first = [single.reset(key) for single, key in zip(singles, _keys(16), strict=True)]
+  np.testing.assert_array_equal(batch.reset(_keys(16)), first)
+  for actions in _actions(_STEPS, 16):
     together = batch.step(actions)
     apart = [single.step(row) for single, row in zip(singles, actions, strict=True)]
     for mine, theirs in zip(together, zip(*apart, strict=True), strict=True):
@@ -74,6 +74,15 @@ def test_some_instances_begin_anew_while_others_go_on(task):
     batch.step(actions[0])
   batch.reset(_keys(2), ids=[0, 2])
   batch.step(actions[0])
+
+
+def test_a_batch_waits_for_all_to_begin(task):
+  batch = host.HostBatch(task, size=3, threads=1)
+  batch.reset(_keys(2), ids=[0, 2])
+  with pytest.raises(RuntimeError, match=r'\[1\]'):
+    batch.step(_actions(3))
+  batch.reset(_keys(1), ids=[1])
+  batch.step(_actions(3))
 
 
 def test_a_batch_refuses_sizes_that_make_no_sense(task):
@@ -132,5 +141,17 @@ def test_a_picture_changes_nothing_and_takes_any_size(camera, task):
     np.testing.assert_array_equal(mine.observation, theirs.observation)
   assert camera.render('over_view', 80, 60).shape == (60, 80, 3)
   camera.close()
-  camera.close()
+  camera.close()  # twice does no harm
   assert camera.render('over_view', 64, 48).shape == (48, 64, 3)
+
+
+def test_a_picture_shows_the_restored_state(camera):
+  camera.reset(jax.random.key(3))
+  state = camera.state()
+  first = camera.render('over_view', 64, 48)
+  camera.reset(jax.random.key(4))
+  for action in _actions(_STEPS):
+    camera.step(action)
+  assert (camera.render('over_view', 64, 48) != first).any()
+  camera.restore(state)
+  np.testing.assert_array_equal(camera.render('over_view', 64, 48), first)

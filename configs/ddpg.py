@@ -1,0 +1,71 @@
+"""Asynchronous DDPG: --config=configs/ddpg.py:TASK.
+
+Every number of the system, with its unit and its source. "Gu" is Gu et al. 2016, the
+sections those of the paper; "ours" is what the paper leaves open.
+"""
+
+from ml_collections import ConfigDict
+
+from armfarm.configs import tasks
+
+
+def get_config(which: str = 'reach') -> ConfigDict:
+  """Returns the config of a task.
+
+  Raises:
+    ValueError: there is no such task.
+  """
+  if which not in tasks.TASKS:
+    raise ValueError(
+      f'there is no config ddpg.py:{which}; choose {", ".join(tasks.TASKS)}'
+    )
+  config = ConfigDict()
+  config.seed = 0
+  config.task = tasks.TASKS[which]()
+  config.agent = agent()
+  config.replay = replay()
+  config.run = run()
+  return config
+
+
+def agent() -> ConfigDict:
+  """Returns the numbers of the agent, see `armfarm.agents.ddpg.agent.Config`."""
+  agent = ConfigDict()
+  agent.name = 'ddpg'
+  agent.hidden = (100, 100)  # units; Gu, IV-C
+  agent.normalization = 'layer'  # Gu, V-C; 'batch' in V-B
+  agent.gamma = 0.98  # Gu, V-A
+  agent.actor_learning_rate = 1e-3  # Adam; Gu, V-A: 1e-4 or 1e-3
+  agent.critic_learning_rate = 1e-3  # Adam; Gu, V-A: 1e-4 or 1e-3
+  agent.tau = 0.005  # per update; ours
+  agent.bootstrap_at_time_limit = True  # ours: the limit is not the task's; Gu: False
+  agent.noise_theta = 0.15  # per control step; Lillicrap et al. 2016
+  agent.noise_sigma = 0.2  # of the action's range [-1, 1]; Lillicrap et al. 2016
+  return agent
+
+
+def replay() -> ConfigDict:
+  """Returns the numbers of replay."""
+  replay = ConfigDict()
+  replay.capacity = 200_000  # transitions; ours: more than a run of reach has
+  replay.batch_size = 64  # transitions; Lillicrap et al. 2016
+  replay.max_blocks = 8  # blocks that wait for the trainer; ours: little is stale
+  return replay
+
+
+def run() -> ConfigDict:
+  """Returns the numbers of the run."""
+  run = ConfigDict()
+  run.collectors = 1
+  run.block_steps = 10  # control steps that travel together; ours
+  run.updates_per_step = 1.0  # per environment step of any collector; Gu, V-B
+  run.warmup_steps = 1_500  # environment steps before the first update; ours
+  run.publish_every = 50  # updates; ours: half a second of the paper's trainer
+  run.pace = 0.0  # k: k x 100 updates/s, k x 20 steps/s (Gu, V-C); 0: unpaced
+  run.max_episodes = 1_000  # training episodes
+  run.stop_when_solved = True
+  run.evaluate_every = 20  # training episodes; ours
+  run.held_out_episodes = 20  # the same in every evaluation; ours
+  run.fresh_episodes = 5  # new in every evaluation; Gu, V-A.1
+  run.checkpoint_every = 100  # training episodes; ours
+  return run

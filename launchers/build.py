@@ -1,0 +1,173 @@
+"""From a config to the parts of a run; whatever does not fit is a user error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import contextlib
+from typing import Any, NamedTuple
+
+import chex
+from flashbax.buffers.trajectory_buffer import TrajectoryBuffer
+import jax
+from ml_collections import ConfigDict
+
+from armfarm import agents
+from armfarm import envs
+from armfarm.agents import types as agent_types
+from armfarm.envs import host
+from armfarm.envs.task import Environment
+from armfarm.envs.task import Task
+from armfarm.launchers.app import UserError
+from armfarm.replay import buffer as buffers
+from armfarm.replay import types
+from armfarm.workers import supervisor
+from armfarm.workers import trainer
+from armfarm.workers.collector import Collector
+from armfarm.workers.evaluator import Evaluator
+from armfarm.workers.pacing import Paced
+from armfarm.workers.pacing import Pacer
+
+COLLECTOR_HERTZ = 20.0  # of Gu et al. 2016, V-C, times run.pace
+TRAINER_HERTZ = 100.0  # likewise, updates/s
+
+
+class Keys(NamedTuple):
+  """The keys of a run, all of its seed."""
+
+  trainer: chex.PRNGKey
+  collectors: chex.PRNGKey
+  evaluator: chex.PRNGKey
+
+
+class Parts(NamedTuple):
+  """What every process of a run is made of."""
+
+  config: ConfigDict
+  task: Task
+  agent: agent_types.Agent
+  buffer: TrajectoryBuffer
+  item: types.Item
+  keys: Keys
+
+
+@contextlib.contextmanager
+def user_errors() -> Iterator[None]:
+  """Turns what a config can get wrong into a user error."""
+  try:
+    yield
+  except TypeError as error:
+    raise UserError(f'the config has a wrong or missing number: {error}') from error
+  except (ValueError, KeyError) as error:
+    raise UserError(str(error)) from error
+
+
+def make_task(config: ConfigDict) -> Task:
+  """Builds the task of a config."""
+  numbers = config.task.to_dict()
+  return envs.TASKS[numbers.pop('name')](**numbers)
+
+
+def make_agent(config: ConfigDict, task: Task) -> agent_types.Agent:
+  """Builds the agent of a config."""
+  numbers = config.agent.to_dict()
+  entry = agents.AGENTS[numbers.pop('name')]
+  spec = agent_types.Spec(task.observation_size, task.action_size)
+  return entry.make(spec, entry.Config(**numbers))
+
+
+def make_parts(config: ConfigDict) -> Parts:
+  """Builds what a config asks for.
+
+  Raises:
+    UserError: it asks for what does not fit.
+  """
+  with user_errors():
+    check_numbers(config)
+    task = make_task(config)
+    spec = agent_types.Spec(task.observation_size, task.action_size)
+    buffer = buffers.make(
+      config.replay.capacity, config.run.block_steps, config.replay.batch_size
+    )
+    keys = Keys(*jax.random.split(jax.random.key(config.seed), 3))
+    agent = make_agent(config, task)
+    return Parts(config, task, agent, buffer, types.item_template(spec), keys)
+
+
+def check_numbers(config: ConfigDict) -> None:
+  """Raises ValueError for a number of `replay` or `run` that makes no sense."""
+  least = {
+    'replay.capacity': 1,
+    'replay.batch_size': 1,
+    'replay.max_blocks': 1,
+    'run.collectors': 1,
+    'run.block_steps': 1,
+    'run.warmup_steps': 1,
+    'run.publish_every': 1,
+    'run.max_episodes': 1,
+    'run.evaluate_every': 1,
+    'run.held_out_episodes': 1,
+    'run.fresh_episodes': 1,
+    'run.checkpoint_every': 1,
+    'run.pace': 0,
+  }
+  for name, bound in least.items():
+    section, key = name.split('.')
+    if config[section][key] < bound:
+      raise ValueError(f'{name} is {config[section][key]}: give at least {bound}')
+
+
+def trainer_options(config: ConfigDict) -> trainer.Options:
+  """Returns the trainer's part of a config."""
+  run = config.run
+  return trainer.Options(
+    run.updates_per_step, run.warmup_steps, run.block_steps, run.publish_every
+  )
+
+
+def supervisor_options(config: ConfigDict) -> supervisor.Options:
+  """Returns the supervisor's part of a config."""
+  run = config.run
+  return supervisor.Options(
+    run.max_episodes, run.evaluate_every, run.checkpoint_every, run.stop_when_solved
+  )
+
+
+def make_trainer(parts: Parts, replay: types.Replay) -> trainer.Trainer:
+  """Builds the trainer."""
+  options = trainer_options(parts.config)
+  with user_errors():
+    return trainer.Trainer(
+      parts.agent, parts.buffer, parts.item, replay, options, parts.keys.trainer
+    )
+
+
+def make_collector(
+  parts: Parts, replay: types.Replay, number: int, first_episode: int = 0
+) -> Collector:
+  """Builds a collector with a robot of its own."""
+  environment: Environment = host.Host(parts.task)
+  if parts.config.run.pace:
+    pacer = Pacer(parts.config.run.pace * COLLECTOR_HERTZ)
+    environment = Paced(environment, pacer)
+  return Collector(
+    environment,
+    parts.agent,
+    replay,
+    number=number,
+    block_steps=parts.config.run.block_steps,
+    key=parts.keys.collectors,
+    first_episode=first_episode,
+  )
+
+
+def make_evaluator(parts: Parts) -> Evaluator:
+  """Builds the evaluator with a batch of robots."""
+  run = parts.config.run
+  batch = host.HostBatch(parts.task, run.held_out_episodes + run.fresh_episodes, 1)
+  return Evaluator(parts.agent, batch, run.held_out_episodes, parts.keys.evaluator)
+
+
+def variables_template(parts: Parts) -> Any:
+  """Returns variables with the shapes and types that travel."""
+  learner = jax.jit(parts.agent.init)(jax.random.key(0))
+  return parts.agent.variables(learner)

@@ -1,0 +1,35 @@
+"""One collector of a run as a process of its own; started by other launchers."""
+
+from __future__ import annotations
+
+import pathlib
+
+from absl import flags
+from ml_collections import ConfigDict
+
+from armfarm.launchers import app
+from armfarm.launchers import build
+from armfarm.launchers import transport
+from armfarm.launchers import workdir
+from armfarm.launchers.crew import WithParent
+
+_WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.', required=True)
+_ADDRESS = flags.DEFINE_string('address', None, 'Of the replay server.', required=True)
+_NUMBER = flags.DEFINE_integer('number', None, 'Of this collector.', required=True)
+_FIRST = flags.DEFINE_integer('first_episode', 0, 'Number of the first episode.')
+
+
+def main(argv: list[str]) -> None:
+  """Collects until told to stop or left alone."""
+  del argv
+  stop = WithParent(app.stop_on_signals())
+  config = ConfigDict(workdir.read_config(pathlib.Path(_WORKDIR.value))['config'])
+  parts = build.make_parts(config)
+  shapes = transport.templates(parts)
+  replay = transport.load_reverb().ReverbReplay(_ADDRESS.value, shapes)
+  build.make_collector(parts, replay, _NUMBER.value, _FIRST.value).run(stop)
+  replay.close()
+
+
+if __name__ == '__main__':
+  app.run(main)

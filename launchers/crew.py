@@ -1,0 +1,176 @@
+"""Who runs the collectors of an asynchronous run: threads here, or processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import threading
+from types import TracebackType
+from typing import Protocol
+
+from armfarm.launchers import build
+from armfarm.launchers.build import Parts
+from armfarm.replay import types
+from armfarm.workers.collector import Stop
+
+_JOIN = 30.0  # s that a worker may take to end
+
+
+class Threads:
+  """Threads that end together, and whose faults are not lost."""
+
+  def __init__(self) -> None:
+    self._stop = threading.Event()
+    self._threads: list[threading.Thread] = []
+    self._faults: list[BaseException] = []
+
+  def start(self, name: str, work: Callable[[Stop], None]) -> None:
+    """Runs `work(stop)` in a thread."""
+    thread = threading.Thread(target=self._guard, args=(work,), name=name, daemon=True)
+    self._threads.append(thread)
+    thread.start()
+
+  def check(self) -> None:
+    """Raises what a thread died of."""
+    if self._faults:
+      raise self._faults[0]
+
+  def __enter__(self) -> Threads:
+    return self
+
+  def __exit__(
+    self,
+    kind: type[BaseException] | None,
+    error: BaseException | None,
+    trace: TracebackType | None,
+  ) -> None:
+    self._stop.set()
+    for thread in self._threads:
+      thread.join(_JOIN)
+
+  def _guard(self, work: Callable[[Stop], None]) -> None:
+    try:
+      work(self._stop)
+    except BaseException as error:
+      self._faults.append(error)
+
+
+class Crew(Protocol):
+  """Whoever runs collectors; as a context, ends them all."""
+
+  def hire(self, number: int, first_episode: int) -> None:
+    """Starts a collector."""
+
+  def check(self, next_episode: Callable[[int], int]) -> None:
+    """Replaces collectors that died, or raises what they died of."""
+
+  def __enter__(self) -> Crew: ...
+
+  def __exit__(
+    self,
+    kind: type[BaseException] | None,
+    error: BaseException | None,
+    trace: TracebackType | None,
+  ) -> None: ...
+
+
+class ThreadCrew(Threads):
+  """Collectors as threads of this process."""
+
+  def __init__(self, parts: Parts, replay: types.Replay):
+    super().__init__()
+    self._parts = parts
+    self._replay = replay
+
+  def hire(self, number: int, first_episode: int) -> None:
+    """See `Crew`."""
+    collector = build.make_collector(self._parts, self._replay, number, first_episode)
+    self.start(f'collector {number}', collector.run)
+
+
+class ProcessCrew:
+  """Collectors as processes of their own, which reach replay by its address.
+
+  A collector that dies is replaced. Its successor leaves out as many episode numbers
+  as the dead one may have used for blocks that are still on their way.
+
+  Args:
+    workdir: of the run, where the config is.
+    address: of the replay server.
+    margin: blocks that may be on their way, in steps.
+    warn: told in one line of each replacement.
+  """
+
+  def __init__(
+    self,
+    workdir: pathlib.Path,
+    address: str,
+    margin: int,
+    warn: Callable[[str], None],
+  ):
+    self._arguments = [f'--workdir={workdir}', f'--address={address}']
+    self._margin = margin
+    self._warn = warn
+    self._processes: dict[int, subprocess.Popen[bytes]] = {}
+
+  def hire(self, number: int, first_episode: int) -> None:
+    """See `Crew`."""
+    self._processes[number] = start_role(
+      'collector',
+      *self._arguments,
+      f'--number={number}',
+      f'--first_episode={first_episode}',
+    )
+
+  def check(self, next_episode: Callable[[int], int]) -> None:
+    """See `Crew`."""
+    for number, process in list(self._processes.items()):
+      if process.poll() is not None:
+        self._warn(f'collector {number} died with code {process.returncode}; replaced')
+        self.hire(number, next_episode(number) + self._margin)
+
+  def __enter__(self) -> ProcessCrew:
+    return self
+
+  def __exit__(
+    self,
+    kind: type[BaseException] | None,
+    error: BaseException | None,
+    trace: TracebackType | None,
+  ) -> None:
+    for process in self._processes.values():
+      end(process)
+
+
+def start_role(role: str, *arguments: str) -> subprocess.Popen[bytes]:
+  """Starts `armfarm.launchers.<role>` as a process that ends with this one."""
+  command = [sys.executable, '-m', f'armfarm.launchers.{role}', *arguments]
+  # A session of its own: Ctrl-C reaches this process alone, which then ends the others.
+  environment = {**os.environ, 'CUDA_VISIBLE_DEVICES': '', 'JAX_PLATFORMS': 'cpu'}
+  return subprocess.Popen(command, start_new_session=True, env=environment)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+  """Asks a process to end, and sees to it."""
+  process.send_signal(signal.SIGTERM)
+  try:
+    process.wait(_JOIN)
+  except subprocess.TimeoutExpired:
+    process.kill()
+    process.wait()
+
+
+class WithParent:
+  """Stops when told to, or when the parent process is gone."""
+
+  def __init__(self, stop: Stop):
+    self._stop = stop
+    self._parent = os.getppid()
+
+  def is_set(self) -> bool:
+    """See `Stop`."""
+    return self._stop.is_set() or os.getppid() != self._parent

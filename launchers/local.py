@@ -1,0 +1,51 @@
+"""Runs a config on this machine, from the first step to the pictures.
+
+  python -m armfarm.launchers.local --config=configs/naf.py:reach --workdir=runs/reach
+
+A run that is started again on its workdir goes on where its last checkpoint was.
+"""
+
+from __future__ import annotations
+
+import pathlib
+
+from absl import flags
+from ml_collections import config_flags
+
+from armfarm.launchers import app
+from armfarm.launchers import session
+from armfarm.launchers import transport
+
+_CONFIG = config_flags.DEFINE_config_file(
+  'config', None, 'configs/SYSTEM.py:TASK; any number in it by --config.x.y=…'
+)
+_RUNTIME = flags.DEFINE_enum(
+  'runtime', 'sync', session.RUNTIMES, 'Lock step, or everyone as fast as they go.'
+)
+_REPLAY = flags.DEFINE_enum(
+  'replay', 'memory', transport.KINDS, 'Where experience passes through.'
+)
+_WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.', required=True)
+_PICTURES = flags.DEFINE_boolean(
+  'pictures', True, 'Draw the curve and film the policy.'
+)
+
+flags.mark_flag_as_required('config')
+
+
+def main(argv: list[str]) -> int:
+  """Runs, and returns the exit code."""
+  if argv[1:]:
+    raise app.UserError(f'unknown argument {argv[1]}: flags start with --')
+  launch = session.Launch(_RUNTIME.value, _REPLAY.value)
+  workdir = pathlib.Path(_WORKDIR.value)
+  finished = session.run(_CONFIG.value, launch, workdir, app.stop_on_signals())
+  if not finished:
+    return app.INTERRUPTED
+  if _PICTURES.value:
+    session.draw(workdir)
+  return 0
+
+
+if __name__ == '__main__':
+  app.run(main)

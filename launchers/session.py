@@ -1,0 +1,182 @@
+"""One run, from its workdir to its summary, whatever the runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import contextlib
+import pathlib
+import platform
+from typing import Any, NamedTuple
+
+import jax
+from ml_collections import ConfigDict
+
+from armfarm.launchers import build
+from armfarm.launchers import crew
+from armfarm.launchers import runtimes
+from armfarm.launchers import transport
+from armfarm.launchers import workdir as workdirs
+from armfarm.launchers.app import UserError
+from armfarm.workers.checkpoints import Checkpoints
+from armfarm.workers.checkpoints import write_json
+from armfarm.workers.collector import Stop
+from armfarm.workers.records import Progress
+from armfarm.workers.records import Records
+from armfarm.workers.supervisor import Supervisor
+from armfarm.workers.trainer import Diverged
+
+RUNTIMES = ('sync', 'async')
+
+
+class Launch(NamedTuple):
+  """How a run is launched; it goes on the same way.
+
+  Attributes:
+    runtime: one of `RUNTIMES`.
+    replay: one of `transport.KINDS`.
+  """
+
+  runtime: str
+  replay: str
+
+
+class Session(NamedTuple):
+  """What a run consists of while it runs."""
+
+  runtime: runtimes.Runtime
+  supervisor: Supervisor
+  checkpoints: Checkpoints
+  records: Records
+  progress: Progress
+
+
+def run(config: ConfigDict, launch: Launch, workdir: pathlib.Path, stop: Stop) -> bool:
+  """Runs until the config's end is reached, or until told to stop.
+
+  Args:
+    config: of the run.
+    launch: how to run it.
+    workdir: its folder; a run that is there goes on.
+    stop: ends the run early, after a checkpoint.
+
+  Returns:
+    Whether the run reached its end.
+
+  Raises:
+    UserError: the config, the folder or the learning went wrong.
+  """
+  parts = build.make_parts(config)
+  workdirs.open_run(workdir, config, launch._asdict())
+  with opened(parts, launch, workdir) as session:
+    try:
+      session.runtime.run(session.supervisor, stop)
+      session.supervisor.finish()
+    except Diverged as error:
+      raise UserError(f'{error} ({workdir / "checkpoints"})') from error
+    finished = session.supervisor.done
+    summary = summarize(config, launch, session.supervisor, finished)
+    write_json(workdir / 'summary.json', summary)
+  if finished:
+    print(table(summary))
+  else:
+    print(f'Stopped at a checkpoint; the same command goes on with {workdir}.')
+  return finished
+
+
+@contextlib.contextmanager
+def opened(
+  parts: build.Parts, launch: Launch, workdir: pathlib.Path
+) -> Iterator[Session]:
+  """Puts a run together, and where it was before; takes it apart at the end."""
+  progress = Progress()
+  checkpoints = Checkpoints(workdir / 'checkpoints', progress.note)
+  checkpoints.clean()
+  found = checkpoints.read()
+  position = found[1]['metrics_bytes'] if found else 0
+  env_steps = found[1]['trainer']['counters']['env_steps'] if found else 0
+  with contextlib.ExitStack() as stack:
+    replay = stack.enter_context(transport.opened(launch.replay, parts, workdir))
+    runtime = make_runtime(parts, launch, workdir, replay, progress)
+    records = Records(workdir, position, env_steps)
+    stack.callback(records.close)
+    supervisor = Supervisor(
+      runtime.trainer,
+      build.supervisor_options(parts.config),
+      submit=runtime.submit,
+      arrays=runtime.arrays,
+      checkpoints=checkpoints,
+      records=records,
+      progress=progress,
+    )
+    session = Session(runtime, supervisor, checkpoints, records, progress)
+    if found:
+      resume(session, *found)
+    yield session
+
+
+def make_runtime(
+  parts: build.Parts,
+  launch: Launch,
+  workdir: pathlib.Path,
+  replay: transport.Opened,
+  progress: Progress,
+) -> runtimes.Runtime:
+  """Builds the runtime that a launch names."""
+  if launch.runtime == 'sync':
+    return runtimes.Sync(parts, replay.replay)
+  if replay.address is None:
+    threads = crew.ThreadCrew(parts, replay.replay)
+    return runtimes.Async(parts, replay.replay, threads)
+  margin = (parts.config.replay.max_blocks + 2) * parts.config.run.block_steps
+  processes = crew.ProcessCrew(workdir, replay.address, margin, progress.note)
+  return runtimes.Async(parts, replay.replay, processes)
+
+
+def resume(session: Session, path: pathlib.Path, progress: dict[str, Any]) -> None:
+  """Goes on from a checkpoint."""
+  runtime, supervisor = session.runtime, session.supervisor
+  runtime.trainer.publish()  # collectors need variables to have a state
+  arrays = session.checkpoints.arrays(path, runtime.arrays())
+  runtime.restore(arrays, progress)
+  supervisor.restore(progress)
+  counters = runtime.trainer.counters
+  session.progress.note(
+    f'Going on at episode {counters.episodes}, {counters.updates} updates.'
+  )
+
+
+def summarize(
+  config: ConfigDict, launch: Launch, supervisor: Supervisor, finished: bool
+) -> dict[str, Any]:
+  """Returns what `summary.json` holds."""
+  return {
+    'finished': finished,
+    'task': config.task.name,
+    'agent': config.agent.name,
+    'seed': config.seed,
+    **launch._asdict(),
+    'collectors': config.run.collectors,
+    **supervisor.summary(),
+    'jax': jax.__version__,
+    'python': platform.python_version(),
+    'platform': jax.default_backend(),
+  }
+
+
+def table(summary: dict[str, Any]) -> str:
+  """Returns the outcome as lines for people."""
+  seconds = summary['wall_s_to_100']
+  rows = {
+    'task, agent': f'{summary["task"]}, {summary["agent"]}',
+    'success, held-out targets': f'{100 * summary["success"]:.0f} %',
+    'return': f'{summary["return"]:.2f}',
+    'episodes to 100 %': str(summary['episodes_to_100']),
+    "episodes to 100 %, paper's criterion": str(summary['episodes_to_100_paper']),
+    'training to 100 %': 'not reached' if seconds is None else f'{seconds:.1f} s',
+    'updates, steps': f'{summary["updates"]}, {summary["env_steps"]}',
+    'updates/s, steps/s': (
+      f'{summary["updates_per_s"]:.0f}, {summary["env_steps_per_s"]:.0f}'
+    ),
+  }
+  width = max(map(len, rows))
+  return '\n'.join(f'  {name.ljust(width)}  {value}' for name, value in rows.items())

@@ -1,0 +1,82 @@
+"""Opening replay: in this process, over Reverb here, or over a Reverb server apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import contextlib
+import pathlib
+from typing import Any
+
+import portpicker
+
+from armfarm.launchers import build
+from armfarm.launchers import crew
+from armfarm.launchers.app import UserError
+from armfarm.replay import memory
+from armfarm.replay import types
+
+KINDS = ('memory', 'reverb', 'reverb_process')
+_STARTUP = 60.0  # s that a server may take to answer
+
+
+def load_reverb() -> Any:
+  """Returns `armfarm.replay.reverb_replay`.
+
+  Raises:
+    UserError: Reverb is not installed.
+  """
+  try:
+    from armfarm.replay import reverb_replay
+  except ImportError as error:
+    raise UserError(
+      f'Reverb cannot be imported ({error.name or error}): pip install'
+      " 'armfarm[reverb]' on CPython 3.11, or take --replay=memory"
+    ) from error
+  return reverb_replay
+
+
+def templates(parts: build.Parts) -> Any:
+  """Returns what both ends of a Reverb server must agree on."""
+  block_steps = parts.config.run.block_steps
+  variables = build.variables_template(parts)
+  return load_reverb().Templates(parts.item, block_steps, variables)
+
+
+class Opened:
+  """Replay as the trainer sees it, and where other processes find it."""
+
+  def __init__(self, replay: types.Replay, address: str | None):
+    self.replay = replay
+    self.address = address
+
+
+@contextlib.contextmanager
+def opened(kind: str, parts: build.Parts, workdir: pathlib.Path) -> Iterator[Opened]:
+  """Opens replay for a run, and closes it.
+
+  Args:
+    kind: one of `KINDS`.
+    parts: of the run.
+    workdir: of the run, for a server apart.
+
+  Raises:
+    UserError: Reverb is asked for and not installed.
+  """
+  max_blocks = parts.config.replay.max_blocks
+  if kind == 'memory':
+    yield Opened(memory.MemoryReplay(max_blocks), None)
+    return
+  reverb_replay, shapes = load_reverb(), templates(parts)
+  with contextlib.ExitStack() as stack:
+    if kind == 'reverb':
+      server = reverb_replay.serve(shapes, max_blocks, None)
+      address = f'127.0.0.1:{server.port}'
+    else:
+      server, port = None, portpicker.pick_unused_port()
+      address = f'127.0.0.1:{port}'
+      apart = crew.start_role('replay_server', f'--workdir={workdir}', f'--port={port}')
+      stack.callback(crew.end, apart)
+    replay = reverb_replay.ReverbReplay(address, shapes, server)
+    stack.callback(replay.close)
+    replay.wait_until_ready(_STARTUP)
+    yield Opened(replay, address)

@@ -1,0 +1,128 @@
+"""Checkpoints that are whole or not there.
+
+A checkpoint is one directory, named after its number of environment steps:
+
+  arrays/         learner, optimiser, keys, replay memory, collectors: an orbax tree
+  manifest.json   counters and criteria, and size and checksum of every file
+
+The manifest is renamed into place last. A directory without one was never finished and
+is removed; one whose files do not fit its manifest is reported and passed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import json
+import os
+import pathlib
+import shutil
+from typing import Any
+import zlib
+
+import orbax.checkpoint as ocp
+
+_KEEP = 2
+_MANIFEST = 'manifest.json'
+
+
+class CorruptError(Exception):
+  """A checkpoint's files do not fit its manifest."""
+
+
+def write_json(path: pathlib.Path, content: Any) -> None:
+  """Writes JSON so that a reader sees all of it or what was there before."""
+  temporary = path.with_name(path.name + '.tmp')
+  with temporary.open('w') as file:
+    json.dump(content, file, indent=2)
+    file.write('\n')
+    file.flush()
+    os.fsync(file.fileno())
+  os.replace(temporary, path)
+
+
+def _files(directory: pathlib.Path) -> dict[str, list[int]]:
+  """Returns size and checksum of every file below a directory."""
+  paths = sorted(path for path in directory.rglob('*') if path.is_file())
+  contents = {str(path.relative_to(directory)): path.read_bytes() for path in paths}
+  return {name: [len(data), zlib.crc32(data)] for name, data in contents.items()}
+
+
+class Checkpoints:
+  """The checkpoints of one run; the last two are kept.
+
+  Args:
+    directory: where they are, made if need be.
+    warn: told in one line of each checkpoint that could not be used.
+  """
+
+  def __init__(self, directory: pathlib.Path, warn: Callable[[str], None]):
+    self._directory = directory
+    self._warn = warn
+    self._orbax = ocp.StandardCheckpointer()
+    directory.mkdir(parents=True, exist_ok=True)
+
+  def save(self, env_steps: int, arrays: Any, progress: dict[str, Any]) -> None:
+    """Commits a checkpoint, then removes those that are too old.
+
+    Args:
+      env_steps: its number; a checkpoint of that number is kept as it is.
+      arrays: a tree of arrays.
+      progress: whatever else there is, ready for JSON.
+    """
+    path = self._directory / f'{env_steps:012d}'
+    if (path / _MANIFEST).exists():
+      return
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir()
+    self._orbax.save((path / 'arrays').absolute(), arrays)
+    self._orbax.wait_until_finished()
+    manifest = {'progress': progress, 'files': _files(path / 'arrays')}
+    write_json(path / _MANIFEST, manifest)
+    for old in self._committed()[:-_KEEP]:
+      shutil.rmtree(old)
+
+  def read(self) -> tuple[pathlib.Path, dict[str, Any]] | None:
+    """Finds the newest checkpoint that is whole.
+
+    Returns:
+      Its directory and its progress, or None if there is none.
+    """
+    for path in reversed(self._committed()):
+      try:
+        return path, self._verified(path)
+      except (CorruptError, OSError, ValueError, KeyError) as error:
+        self._warn(
+          f'checkpoint {path.name} cannot be used ({error}); trying an older one'
+        )
+    return None
+
+  def arrays(self, path: pathlib.Path, template: Any) -> Any:
+    """Reads the arrays of a checkpoint.
+
+    Args:
+      path: as returned by `read`.
+      template: a tree with the shapes and types that are expected.
+
+    Raises:
+      ValueError: the checkpoint holds something else.
+    """
+    return self._orbax.restore((path / 'arrays').absolute(), template)
+
+  def clean(self) -> None:
+    """Removes what a killed process left half-written."""
+    committed = self._committed()
+    for path in self._directory.iterdir():
+      if path not in committed:
+        shutil.rmtree(path, ignore_errors=True)
+
+  def _committed(self) -> list[pathlib.Path]:
+    paths = self._directory.iterdir()
+    return sorted(path for path in paths if (path / _MANIFEST).exists())
+
+  def _verified(self, path: pathlib.Path) -> dict[str, Any]:
+    manifest = json.loads((path / _MANIFEST).read_text())
+    found = _files(path / 'arrays')
+    for name, expected in manifest['files'].items():
+      if found.get(name) != expected:
+        raise CorruptError(f'{name} is damaged')
+    return manifest['progress']

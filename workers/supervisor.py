@@ -1,0 +1,253 @@
+"""The supervisor: what happens around training, the same in every runtime.
+
+After every block it records the episodes that ended, asks for an evaluation when one is
+due, keeps the criteria, saves checkpoints and knows when the run is over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import threading
+import time
+from typing import Any, NamedTuple
+
+from armfarm.agents import types as agent_types
+from armfarm.workers.checkpoints import Checkpoints
+from armfarm.workers.evaluator import Trial
+from armfarm.workers.records import Progress
+from armfarm.workers.records import Records
+from armfarm.workers.trainer import Counters
+from armfarm.workers.trainer import Episode
+from armfarm.workers.trainer import Trainer
+
+
+class Options(NamedTuple):
+  """When things happen, in training episodes.
+
+  Attributes:
+    max_episodes: the run ends after so many.
+    evaluate_every: episodes between two trials of the policy.
+    checkpoint_every: episodes between two checkpoints.
+    stop_when_solved: end once both criteria were met.
+  """
+
+  max_episodes: int
+  evaluate_every: int
+  checkpoint_every: int
+  stop_when_solved: bool
+
+
+class Request(NamedTuple):
+  """A policy to be tried, and when it was made.
+
+  Attributes:
+    counters: of the trainer then.
+    seconds: of training until then.
+    variables: of the policy.
+  """
+
+  counters: Counters
+  seconds: float
+  variables: agent_types.Variables
+
+
+class Criteria(NamedTuple):
+  """When the task counted as learned; None while it does not.
+
+  Attributes:
+    streak: trials in a row with every held-out episode a success.
+    episodes_to_100: training episodes at the first of two such trials in a row.
+    wall_s_to_100: seconds of training until then, evaluation apart.
+    episodes_to_100_paper: at the first trial with every fresh episode a success.
+    success: share of the held-out episodes in the last trial.
+    total: their mean return.
+  """
+
+  streak: int = 0
+  episodes_to_100: int | None = None
+  wall_s_to_100: float | None = None
+  episodes_to_100_paper: int | None = None
+  success: float | None = None
+  total: float | None = None
+
+  def after(self, request: Request, trial: Trial, previous: Request) -> Criteria:
+    """Returns the criteria after one more trial; `previous` was the one before."""
+    changes: dict[str, Any] = {'success': trial.success, 'total': trial.total}
+    changes['streak'] = self.streak + 1 if trial.success == 1.0 else 0
+    if changes['streak'] == 2 and self.episodes_to_100 is None:
+      changes['episodes_to_100'] = previous.counters.episodes
+      changes['wall_s_to_100'] = previous.seconds
+    if trial.fresh_success == 1.0 and self.episodes_to_100_paper is None:
+      changes['episodes_to_100_paper'] = request.counters.episodes
+    return self._replace(**changes)
+
+  @property
+  def met(self) -> bool:
+    """Both criteria were met, at one time or another."""
+    return None not in (self.episodes_to_100, self.episodes_to_100_paper)
+
+
+class Stopwatch:
+  """Seconds of training: it stands still while paused."""
+
+  def __init__(self, seconds: float = 0.0):
+    self._since = time.monotonic() - seconds
+
+  def read(self) -> float:
+    """Returns the seconds."""
+    return time.monotonic() - self._since
+
+  def skip(self, seconds: float) -> None:
+    """Takes back seconds that were not training."""
+    self._since += seconds
+
+
+class Supervisor:
+  """Watches over one trainer.
+
+  Args:
+    trainer: who is watched.
+    options: see `Options`.
+    submit: takes a `Request` and sees to it that `report` is called with its trial, at
+      once or later, from this thread or another.
+    arrays: returns what a checkpoint is to hold, a tree of arrays.
+    checkpoints: where to save.
+    records: where to write.
+    progress: where to show.
+  """
+
+  def __init__(
+    self,
+    trainer: Trainer,
+    options: Options,
+    *,
+    submit: Callable[[Supervisor, Request], None],
+    arrays: Callable[[], Any],
+    checkpoints: Checkpoints,
+    records: Records,
+    progress: Progress,
+  ):
+    self._trainer = trainer
+    self._options = options
+    self._submit = submit
+    self._arrays = arrays
+    self._checkpoints = checkpoints
+    self._records = records
+    self._progress = progress
+    self._lock = threading.Lock()
+    self._tried = Request(Counters(), 0.0, None)
+    self._episode: Episode | None = None
+    self._next_evaluation = options.evaluate_every
+    self._next_checkpoint = options.checkpoint_every
+    self._began = (time.monotonic(), Counters())
+    self.criteria = Criteria()
+    self.stopwatch = Stopwatch()
+
+  @property
+  def done(self) -> bool:
+    """The run is over, as far as its options go."""
+    solved = self._options.stop_when_solved and self.criteria.met
+    return solved or self._trainer.counters.episodes >= self._options.max_episodes
+
+  def after(self, episodes: list[Episode]) -> None:
+    """Does what is due after a block in which these episodes ended."""
+    counters = self._trainer.counters
+    for episode in episodes:
+      self._episode = episode
+      self._records.write('episode', counters.env_steps, episode._asdict())
+    if counters.episodes >= self._next_evaluation:
+      self._next_evaluation += self._options.evaluate_every
+      self.evaluate()
+    if counters.episodes >= self._next_checkpoint:
+      self._next_checkpoint += self._options.checkpoint_every
+      self.save()
+    self._progress.show(self._line())
+
+  def evaluate(self) -> None:
+    """Has the present policy tried."""
+    trainer = self._trainer
+    row = {'updates': trainer.counters.updates, **trainer.metrics()}
+    self._records.write('learner', trainer.counters.env_steps, row)
+    variables = trainer.variables()
+    request = Request(trainer.counters, self.stopwatch.read(), variables)
+    began = time.monotonic()
+    self._submit(self, request)
+    self.stopwatch.skip(time.monotonic() - began)
+
+  def finish(self) -> None:
+    """Ends the run: has its last policy tried, and saves the last checkpoint."""
+    if self.done and self._tried.counters != self._trainer.counters:
+      self.evaluate()
+    self.save()
+
+  def report(self, request: Request, trial: Trial) -> None:
+    """Takes the outcome of a trial; may be called from another thread."""
+    with self._lock:
+      self.criteria = self.criteria.after(request, trial, self._tried)
+      self._tried = request._replace(variables=None)
+    row = {**request.counters._asdict(), 'seconds': request.seconds, **trial._asdict()}
+    self._records.write('evaluation', request.counters.env_steps, row)
+
+  def save(self) -> None:
+    """Saves a checkpoint.
+
+    The present variables are published first: a run that resumes has only these to
+    offer, and so both go on alike.
+
+    Raises:
+      Diverged: the loss is not finite; nothing is saved.
+    """
+    self._trainer.publish()
+    with self._lock:
+      criteria, tried = self.criteria, self._tried
+    progress = {
+      'trainer': self._trainer.progress(),
+      'criteria': criteria._asdict(),
+      'tried': [tried.counters, tried.seconds],
+      'seconds': self.stopwatch.read(),
+      'next': [self._next_evaluation, self._next_checkpoint],
+      'metrics_bytes': self._records.position(),
+    }
+    env_steps = self._trainer.counters.env_steps
+    self._checkpoints.save(env_steps, self._arrays(), progress)
+
+  def restore(self, progress: dict[str, Any]) -> None:
+    """Goes on from the progress of a checkpoint; the trainer is restored already."""
+    self.criteria = Criteria(**progress['criteria'])
+    counters, seconds = progress['tried']
+    self._tried = Request(Counters(*counters), seconds, None)
+    self.stopwatch = Stopwatch(progress['seconds'])
+    self._next_evaluation, self._next_checkpoint = progress['next']
+    self._began = (time.monotonic(), self._trainer.counters)
+
+  def summary(self) -> dict[str, Any]:
+    """Returns the numbers of the run so far, as `summary.json` has them."""
+    counters = self._trainer.counters
+    seconds = max(self.stopwatch.read(), 1e-9)
+    return {
+      **counters._asdict(),
+      'episodes_to_100': self.criteria.episodes_to_100,
+      'wall_s_to_100': self.criteria.wall_s_to_100,
+      'episodes_to_100_paper': self.criteria.episodes_to_100_paper,
+      'success': self.criteria.success,
+      'return': self.criteria.total,
+      'seconds': seconds,
+      'updates_per_s': counters.updates / seconds,
+      'env_steps_per_s': counters.env_steps / seconds,
+      'updates_per_step': self._trainer.metrics()['updates_per_step'],
+      'dropped': self._trainer.dropped,
+    }
+
+  def _line(self) -> str:
+    counters = self._trainer.counters
+    began, before = self._began
+    seconds = max(time.monotonic() - began, 1e-9)
+    total = f'{self._episode.total:8.2f}' if self._episode else '     ---'
+    success = self.criteria.success
+    tried = f'{100 * success:3.0f} %' if success is not None else '  ---'
+    return (
+      f'episode {counters.episodes:5d}  return {total}  success {tried}'
+      f'  {(counters.env_steps - before.env_steps) / seconds:6.0f} steps/s'
+      f'  {(counters.updates - before.updates) / seconds:6.0f} updates/s'
+      f'  {self.stopwatch.read():6.1f} s'
+    )
