@@ -78,18 +78,33 @@ class Crew(Protocol):
   ) -> None: ...
 
 
-class ThreadCrew(Threads):
-  """Collectors as threads of this process."""
+class ThreadCrew:
+  """Collectors as threads of this process; one that dies ends the run."""
 
   def __init__(self, parts: Parts, replay: types.Replay):
-    super().__init__()
+    self._threads = Threads()
     self._parts = parts
     self._replay = replay
 
   def hire(self, number: int, first_episode: int) -> None:
     """See `Crew`."""
     collector = build.make_collector(self._parts, self._replay, number, first_episode)
-    self.start(f'collector {number}', collector.run)
+    self._threads.start(f'collector {number}', collector.run)
+
+  def check(self, next_episode: Callable[[int], int]) -> None:
+    """See `Crew`."""
+    self._threads.check()
+
+  def __enter__(self) -> ThreadCrew:
+    return self
+
+  def __exit__(
+    self,
+    kind: type[BaseException] | None,
+    error: BaseException | None,
+    trace: TracebackType | None,
+  ) -> None:
+    self._threads.__exit__(kind, error, trace)
 
 
 class ProcessCrew:

@@ -19,6 +19,8 @@ import shutil
 from typing import Any
 import zlib
 
+import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 _KEEP = 2
@@ -45,6 +47,11 @@ def _files(directory: pathlib.Path) -> dict[str, list[int]]:
   paths = sorted(path for path in directory.rglob('*') if path.is_file())
   contents = {str(path.relative_to(directory)): path.read_bytes() for path in paths}
   return {name: [len(data), zlib.crc32(data)] for name, data in contents.items()}
+
+
+def _as_arrays(tree: Any) -> Any:
+  """Makes arrays of scalars, which orbax does not take."""
+  return jax.tree.map(lambda x: x if isinstance(x, jax.Array) else np.asarray(x), tree)
 
 
 class Checkpoints:
@@ -74,7 +81,7 @@ class Checkpoints:
       return
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir()
-    self._orbax.save((path / 'arrays').absolute(), arrays)
+    self._orbax.save((path / 'arrays').absolute(), _as_arrays(arrays))
     self._orbax.wait_until_finished()
     manifest = {'progress': progress, 'files': _files(path / 'arrays')}
     write_json(path / _MANIFEST, manifest)
@@ -106,7 +113,7 @@ class Checkpoints:
     Raises:
       ValueError: the checkpoint holds something else.
     """
-    return self._orbax.restore((path / 'arrays').absolute(), template)
+    return self._orbax.restore((path / 'arrays').absolute(), _as_arrays(template))
 
   def clean(self) -> None:
     """Removes what a killed process left half-written."""

@@ -160,9 +160,15 @@ class Collector:
 
   def restore(self, state: dict[str, Any]) -> None:
     """Goes on from where `state` was taken, with the same numbers to the bit."""
-    actor = Actor(*state['actor'])
+    actor: Actor = state['actor']
+    variables = jax.device_put(actor.published.variables)
+    version, published = int(actor.published.version), float(actor.published.time)
+    self._actor = actor._replace(
+      published=types.Published(version, published, variables),
+      age=float(actor.age),
+      key=jax.random.wrap_key_data(actor.key),
+    )
     self._environment.restore(state['environment'])
-    self._actor = actor._replace(key=jax.random.wrap_key_data(actor.key))
     self._episode = int(state['episode'])
     self._step = int(state['step'])
 

@@ -202,8 +202,8 @@ def update(
   params = optax.apply_updates(state.params, Pair(actor_steps, critic_steps))
   target = optax.incremental_update(params, state.target, config.tau)
   statistics = Pair(actor_statistics, critic_statistics)
-  metrics['gradient_norm'] = optax.global_norm(critic_grads)
-  metrics['actor_gradient_norm'] = optax.global_norm(actor_grads)
+  metrics['gradient_norm'] = optax.tree.norm(critic_grads)
+  metrics['actor_gradient_norm'] = optax.tree.norm(actor_grads)
   optimizers = Pair(actor_optimizer, critic_optimizer)
   return LearnerState(params, statistics, target, optimizers), metrics
 

@@ -168,7 +168,7 @@ def update(
   steps, optimizer_state = optimizer.update(grads, state.optimizer)
   params = optax.apply_updates(state.params, steps)
   target = optax.incremental_update(params['value'], state.target, config.tau)
-  metrics['gradient_norm'] = optax.global_norm(grads)
+  metrics['gradient_norm'] = optax.tree.norm(grads)
   return LearnerState(params, statistics, target, optimizer_state), metrics
 
 

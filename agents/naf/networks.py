@@ -78,7 +78,7 @@ class QuadraticValue(nn.Module):
   @nn.compact
   def __call__(self, x: chex.Array, train: bool) -> chex.Array:
     """Maps observations [B O] to values [B 1]."""
-    x = networks.Normalize(self.normalization)(x, train)
+    x = networks.Torso((), self.normalization)(x, train)
     curved = nn.Dense(x.shape[-1], use_bias=False, kernel_init=networks.last_init)(x)
     linear = nn.Dense(1, kernel_init=networks.last_init)(x)
     return jnp.sum(x * curved, axis=-1, keepdims=True) + linear

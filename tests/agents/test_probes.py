@@ -57,7 +57,7 @@ _PROBES = {
   'the observation': Probe(lambda x, u: (x, 0.0, 0.0), (-1.0, 1.0)),
   # The reward comes at the second of two steps: V(-1) = gamma V(1).
   'a delay': Probe(lambda x, u: (x > 0, x < 0, 0.0), (_GAMMA, 1.0)),
-  'the action': Probe(lambda x, u: (-((u - 0.5) ** 2), 0.0, 0.0), (0, 0), (0.5, 0.5)),
+  'the action': Probe(lambda x, u: (-((u - 0.25) ** 2), 0.0, 0.0), (0, 0), (0.25, 0.25)),
   'both': Probe(lambda x, u: (-((u - 0.5 * x) ** 2), 0.0, 0.0), (0, 0), (-0.5, 0.5)),
   # V = r / (1 - gamma) in the loop, but V(1) = r and V(-1) = r + gamma r to the limit.
   'a time limit': Probe(_clock, (1.6, 1.6)),

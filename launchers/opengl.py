@@ -1,0 +1,45 @@
+"""Chooses how MuJoCo draws without a display.
+
+MuJoCo reads `MUJOCO_GL` once, when it is imported, and cannot even be imported where
+the library named there is missing. So `choose` has to run before that import.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+
+_VARIABLE = 'MUJOCO_GL'
+# What each way to draw loads: one library of every row.
+_LIBRARIES = {
+  'egl': (('libEGL.so.1',), ('libOpenGL.so.0', 'libGL.so.1')),
+  'osmesa': (('libOSMesa.so.8', 'libOSMesa.so.6'),),
+}
+
+
+def choose() -> None:
+  """Sets `MUJOCO_GL` to what this machine can load, unless it is set already.
+
+  EGL goes before OSMesa, which knows no graphics card. Without either, a window
+  system is left to MuJoCo, and drawing is disabled where there is none.
+  """
+  if os.environ.get(_VARIABLE) or platform.system() != 'Linux':
+    return
+  found = [name for name, rows in _LIBRARIES.items() if all(map(_loads_any, rows))]
+  if found:
+    os.environ[_VARIABLE] = found[0]
+  elif not os.environ.get('DISPLAY'):
+    os.environ[_VARIABLE] = 'disable'
+
+
+def _loads_any(libraries: tuple[str, ...]) -> bool:
+  return any(_loads(library) for library in libraries)
+
+
+def _loads(library: str) -> bool:
+  try:
+    ctypes.CDLL(library)
+  except OSError:
+    return False
+  return True

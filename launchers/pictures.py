@@ -1,0 +1,286 @@
+"""What a run looks like: its learning curve, and a film of its policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+import copy
+import functools
+import json
+import math
+import os
+import pathlib
+import subprocess
+from typing import Any, NamedTuple
+
+import chex
+import imageio_ffmpeg
+from matplotlib import figure
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+import mujoco
+import numpy as np
+from PIL import Image
+from PIL import ImageDraw
+from PIL import ImageFont
+
+from armfarm.envs.host import Host
+from armfarm.envs.task import Array
+from armfarm.envs.task import Task
+
+Policy = Callable[[Array], Array]
+
+BLUE, ORANGE, GREEN, GREY = '#2b6cb0', '#dd6b20', '#2f855a', '#718096'
+_HOLD = 1.0  # s that an episode is shown after it succeeded
+
+
+class NoOpenGL(Exception):
+  """This machine cannot draw; the message says what to install."""
+
+
+class Curve(NamedTuple):
+  """How a run went, [T] training episodes and [E] evaluations.
+
+  Attributes:
+    totals: undiscounted return of each training episode, [T].
+    episodes: training episodes before each evaluation, [E].
+    success: share of the held-out episodes that succeeded, [E].
+    evaluation_totals: their mean return, [E].
+  """
+
+  totals: np.ndarray
+  episodes: np.ndarray
+  success: np.ndarray
+  evaluation_totals: np.ndarray
+
+  @property
+  def solved_at(self) -> int | None:
+    """Training episodes at the first of two evaluations in a row with 100 %."""
+    whole = self.success == 1.0
+    twice = np.flatnonzero(whole[:-1] & whole[1:])
+    return int(self.episodes[twice[0]]) if twice.size else None
+
+
+def read_curve(workdir: pathlib.Path) -> Curve:
+  """Reads `metrics.jsonl`; a last line that was cut short is left out."""
+  rows: list[dict[str, Any]] = []
+  for line in (workdir / 'metrics.jsonl').read_text().splitlines(keepends=True):
+    if line.endswith('\n'):
+      rows.append(json.loads(line))
+  episodes = [row for row in rows if row['kind'] == 'episode']
+  trials = sorted(
+    (row for row in rows if row['kind'] == 'evaluation'),
+    key=lambda row: row['episodes'],
+  )
+  return Curve(
+    totals=np.array([row['total'] for row in episodes]),
+    episodes=np.array([row['episodes'] for row in trials]),
+    success=np.array([row['success'] for row in trials]),
+    evaluation_totals=np.array([row['total'] for row in trials]),
+  )
+
+
+def draw_curve(workdir: pathlib.Path) -> pathlib.Path:
+  """Draws how a run learned.
+
+  Args:
+    workdir: of the run, with its `metrics.jsonl`.
+
+  Returns:
+    Where the picture is, `curve.png`.
+  """
+  curve = read_curve(workdir)
+  picture = figure.Figure(figsize=(8, 5.6), layout='constrained')
+  top, bottom = picture.subplots(2, 1, sharex=True)
+  top.plot(curve.episodes, 100 * curve.success, '-o', color=BLUE, markersize=3.5)
+  top.set(ylabel='success, %', ylim=(-4, 106), title='Held-out targets')
+  training = np.arange(1, len(curve.totals) + 1)
+  bottom.plot(
+    training, curve.totals, color=GREY, alpha=0.4, linewidth=0.8, label='training'
+  )
+  bottom.plot(
+    curve.episodes,
+    curve.evaluation_totals,
+    '-o',
+    color=BLUE,
+    markersize=3.5,
+    label='evaluation, mean',
+  )
+  bottom.set(ylabel='return, sum of rewards', xlabel='training episodes')
+  bottom.set_xlim(left=0)
+  bottom.legend(loc='lower right', frameon=False, fontsize=10)
+  for axes in (top, bottom):
+    style(axes)
+  _mark_solved(top, bottom, curve.solved_at)
+  return save(picture, workdir / 'curve.png')
+
+
+def style(axes: Axes) -> None:
+  """Makes axes quiet and readable."""
+  axes.spines[['top', 'right']].set_visible(False)
+  axes.grid(axis='y', color='#e2e8f0', linewidth=0.8)
+  axes.set_axisbelow(True)
+  axes.tick_params(labelsize=10, color=GREY)
+  axes.xaxis.label.set_size(11)
+  axes.yaxis.label.set_size(11)
+  axes.title.set_size(12)
+  axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def save(picture: figure.Figure, path: pathlib.Path) -> pathlib.Path:
+  """Writes a picture in one go: nobody finds half of it."""
+  partial = path.with_name(f'.{path.name}')
+  picture.savefig(partial, format='png', dpi=130, metadata={'Software': None})
+  os.replace(partial, path)
+  return path
+
+
+def film(
+  task: Task,
+  policy: Policy,
+  keys: chex.PRNGKey,
+  path: pathlib.Path,
+  camera: str = 'over_view',
+  width: int = 480,
+  height: int = 360,
+) -> pathlib.Path:
+  """Films one episode for each key, at the speed of the arm.
+
+  An episode that succeeds is cut a second later.
+
+  Args:
+    task: what to do.
+    policy: `observation [O] -> action [A]`.
+    keys: of the episodes, [E]; consumed.
+    path: of the mp4 to write.
+    camera: name of a camera of the model.
+    width: pixels, even.
+    height: pixels, even.
+
+  Returns:
+    The path.
+
+  Raises:
+    NoOpenGL: this machine cannot draw.
+  """
+  check_opengl()
+  body = Host(_drawn_quickly(task))
+  hertz = 1 / task.control_period
+  path.parent.mkdir(parents=True, exist_ok=True)
+  partial = path.with_name(f'.{path.name}')
+  shoot = functools.partial(body.render, camera, width, height)
+  hold = math.ceil(_HOLD * hertz)
+  try:
+    frames = _frames(body, policy, keys, shoot, hold)
+    _encode(frames, partial, f'{width}x{height}', hertz)
+  finally:
+    body.close()
+  os.replace(partial, path)
+  return path
+
+
+def check_opengl() -> None:
+  """Draws nothing on eight pixels.
+
+  Raises:
+    NoOpenGL: this machine cannot draw.
+  """
+  try:
+    mujoco.Renderer(mujoco.MjModel.from_xml_string('<mujoco/>'), 8, 8).close()
+  except Exception as error:  # each OpenGL library fails in ways of its own
+    message = 'OpenGL is missing, for the video: apt-get install libegl1 libgl1'
+    raise NoOpenGL(message) from error
+
+
+def _mark_solved(top: Axes, bottom: Axes, episode: int | None) -> None:
+  if episode is None:
+    return
+  for axes in (top, bottom):
+    axes.axvline(episode, color=GREEN, linestyle='--', linewidth=1.2)
+  right = episode > 0.6 * top.get_xlim()[1]
+  top.annotate(
+    f'100 % after {episode} episodes',
+    (episode, 8),
+    xytext=(-6 if right else 6, 0),
+    textcoords='offset points',
+    ha='right' if right else 'left',
+    color=GREEN,
+    fontsize=11,
+  )
+
+
+def _drawn_quickly(task: Task) -> Task:
+  """The same task, drawn twice as fast: a film does not show the difference."""
+  model = copy.copy(task.model)
+  quality = model.vis.quality
+  quality.shadowsize = min(quality.shadowsize, 2048)
+  quality.offsamples = min(quality.offsamples, 4)
+  quality.numslices = min(quality.numslices, 24)
+  quality.numstacks = min(quality.numstacks, 12)
+  return task._replace(model=model)
+
+
+def _frames(
+  body: Host,
+  policy: Policy,
+  keys: chex.PRNGKey,
+  shoot: Callable[[], np.ndarray],
+  hold: int,
+) -> Iterator[np.ndarray]:
+  for number, key in enumerate(keys, 1):
+    text = f'target {number} of {len(keys)}'
+    for success in _episode(body, policy, key, hold):
+      yield _captioned(shoot(), text, success)
+
+
+def _episode(
+  body: Host, policy: Policy, key: chex.PRNGKey, hold: int
+) -> Iterator[bool]:
+  """Runs an episode; yields whether the criterion holds, before and after each step.
+
+  It ends as well when the criterion has held for `hold` steps.
+  """
+  observation = body.reset(key)
+  yield False
+  held, over = 0, False
+  while not over and held < hold:
+    step = body.step(np.asarray(policy(observation)))
+    observation = step.observation
+    over = bool(step.terminated or step.truncated)
+    held = held + 1 if step.success else 0
+    yield bool(step.success)
+
+
+def _encode(
+  frames: Iterator[np.ndarray], path: pathlib.Path, size: str, hertz: float
+) -> None:
+  """Writes an mp4. imageio's own writer forks, which JAX's threads may not survive."""
+  command = [imageio_ffmpeg.get_ffmpeg_exe(), '-loglevel', 'error', '-y']
+  command += ['-f', 'rawvideo', '-pix_fmt', 'rgb24', '-s', size]
+  command += ['-r', f'{hertz:g}', '-i', '-', '-c:v', 'libx264', '-crf', '20']
+  command += ['-pix_fmt', 'yuv420p']  # browsers show no other
+  command += ['-movflags', '+faststart', '-f', 'mp4', str(path)]
+  with subprocess.Popen(command, stdin=subprocess.PIPE, process_group=0) as process:
+    assert process.stdin is not None
+    for frame in frames:
+      process.stdin.write(frame.tobytes())
+  if process.returncode:
+    raise RuntimeError(f'ffmpeg ended with code {process.returncode}')
+
+
+def _captioned(frame: np.ndarray, text: str, success: bool) -> np.ndarray:
+  """Returns a frame [H W 3] with a text in its lower left corner."""
+  picture = Image.fromarray(frame)
+  font = ImageFont.load_default(size=max(10, frame.shape[0] // 22))
+  draw = ImageDraw.Draw(picture, 'RGBA')
+  margin = frame.shape[0] // 30
+  place = (2 * margin, frame.shape[0] - 2 * margin)
+  left, top, right, bottom = draw.textbbox(place, 'target 0 of 0', font, anchor='ls')
+  right = max(right, draw.textbbox(place, text, font, anchor='ls')[2])
+  end = right + margin + draw.textlength('reached', font)
+  box = (left - margin, top - margin // 2, end + margin, bottom + margin // 2 + 2)
+  draw.rounded_rectangle(box, radius=margin, fill=(26, 32, 44, 150))
+  draw.text(place, text, (255, 255, 255, 255), font, anchor='ls')
+  if success:
+    done = (right + margin, place[1])
+    draw.text(done, 'reached', (154, 230, 180, 255), font, anchor='ls')
+  return np.asarray(picture)
