@@ -53,6 +53,12 @@ def parse(argv: list[str]) -> list[str]:
     sys.exit(fail(f'the config cannot be read: {error}'))
 
 
+def no_arguments(argv: list[str]) -> None:
+  """Raises UserError for whatever stands on the command line and is no flag."""
+  if argv[1:]:
+    raise UserError(f'unknown argument {argv[1]}: flags start with --')
+
+
 def with_config_path(argv: list[str]) -> list[str]:
   """Lets `--config=configs/naf.py:reach` work in any folder, by the installed one."""
   prefix = '--config='

@@ -13,6 +13,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from armfarm.launchers import app
+from armfarm.launchers import policy
 from armfarm.launchers import session
 from armfarm.launchers import transport
 
@@ -35,15 +36,14 @@ flags.mark_flag_as_required('config')
 
 def main(argv: list[str]) -> int:
   """Runs, and returns the exit code."""
-  if argv[1:]:
-    raise app.UserError(f'unknown argument {argv[1]}: flags start with --')
+  app.no_arguments(argv)
   launch = session.Launch(_RUNTIME.value, _REPLAY.value)
   workdir = pathlib.Path(_WORKDIR.value)
   finished = session.run(_CONFIG.value, launch, workdir, app.stop_on_signals())
   if not finished:
     return app.INTERRUPTED
   if _PICTURES.value:
-    session.draw(workdir)
+    policy.draw(workdir)
   return 0
 
 

@@ -136,7 +136,7 @@ def resume(session: Session, path: pathlib.Path, progress: dict[str, Any]) -> No
   """Goes on from a checkpoint."""
   runtime, supervisor = session.runtime, session.supervisor
   runtime.trainer.publish()  # collectors need variables to have a state
-  arrays = session.checkpoints.arrays(path, runtime.arrays())
+  arrays = session.checkpoints.tree(path, 'run', runtime.arrays())
   runtime.restore(arrays, progress)
   supervisor.restore(progress)
   counters = runtime.trainer.counters

@@ -2,7 +2,8 @@
 
 A checkpoint is one directory, named after its number of environment steps:
 
-  arrays/         learner, optimiser, keys, replay memory, collectors: an orbax tree
+  run/            learner, optimiser, keys, replay memory, collectors: an orbax tree
+  policy/         what acting needs and nothing else: another
   manifest.json   counters and criteria, and size and checksum of every file
 
 The manifest is renamed into place last. A directory without one was never finished and
@@ -68,12 +69,14 @@ class Checkpoints:
     self._orbax = ocp.StandardCheckpointer()
     directory.mkdir(parents=True, exist_ok=True)
 
-  def save(self, env_steps: int, arrays: Any, progress: dict[str, Any]) -> None:
+  def save(
+    self, env_steps: int, trees: dict[str, Any], progress: dict[str, Any]
+  ) -> None:
     """Commits a checkpoint, then removes those that are too old.
 
     Args:
       env_steps: its number; a checkpoint of that number is kept as it is.
-      arrays: a tree of arrays.
+      trees: trees of arrays by name.
       progress: whatever else there is, ready for JSON.
     """
     path = self._directory / f'{env_steps:012d}'
@@ -81,9 +84,10 @@ class Checkpoints:
       return
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir()
-    self._orbax.save((path / 'arrays').absolute(), _as_arrays(arrays))
+    for name, tree in trees.items():
+      self._orbax.save((path / name).absolute(), _as_arrays(tree))
     self._orbax.wait_until_finished()
-    manifest = {'progress': progress, 'files': _files(path / 'arrays')}
+    manifest = {'progress': progress, 'files': _files(path)}
     write_json(path / _MANIFEST, manifest)
     for old in self._committed()[:-_KEEP]:
       shutil.rmtree(old)
@@ -103,17 +107,18 @@ class Checkpoints:
         )
     return None
 
-  def arrays(self, path: pathlib.Path, template: Any) -> Any:
-    """Reads the arrays of a checkpoint.
+  def tree(self, path: pathlib.Path, name: str, template: Any) -> Any:
+    """Reads a tree of arrays from a checkpoint.
 
     Args:
       path: as returned by `read`.
+      name: as given to `save`.
       template: a tree with the shapes and types that are expected.
 
     Raises:
       ValueError: the checkpoint holds something else.
     """
-    return self._orbax.restore((path / 'arrays').absolute(), _as_arrays(template))
+    return self._orbax.restore((path / name).absolute(), _as_arrays(template))
 
   def clean(self) -> None:
     """Removes what a killed process left half-written."""
@@ -128,7 +133,7 @@ class Checkpoints:
 
   def _verified(self, path: pathlib.Path) -> dict[str, Any]:
     manifest = json.loads((path / _MANIFEST).read_text())
-    found = _files(path / 'arrays')
+    found = _files(path)
     for name, expected in manifest['files'].items():
       if found.get(name) != expected:
         raise CorruptError(f'{name} is damaged')

@@ -209,7 +209,8 @@ class Supervisor:
       'metrics_bytes': self._records.position(),
     }
     env_steps = self._trainer.counters.env_steps
-    self._checkpoints.save(env_steps, self._arrays(), progress)
+    trees = {'run': self._arrays(), 'policy': self._trainer.variables()}
+    self._checkpoints.save(env_steps, trees, progress)
 
   def restore(self, progress: dict[str, Any]) -> None:
     """Goes on from the progress of a checkpoint; the trainer is restored already."""

@@ -1,0 +1,180 @@
+"""Runs of an experiment, one after the other; those that are finished stay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+import json
+import math
+import pathlib
+import shlex
+import subprocess
+import sys
+import time
+from typing import Any, NamedTuple
+
+from absl import flags
+
+from armfarm.experiments import results
+from armfarm.experiments import rows
+from armfarm.experiments.rows import Row
+from armfarm.experiments.rows import Source
+from armfarm.launchers import pictures
+from armfarm.launchers import workdir as workdirs
+
+# Metrics of a summary: its key, the unit, what makes the unit of the value.
+_METRICS = {
+  'success': ('%', 100.0),
+  'return': ('', 1.0),
+  'episodes_to_100': ('episodes', 1.0),
+  'episodes_to_100_paper': ('episodes', 1.0),
+  'wall_s_to_100': ('s', 1.0),
+  'episodes': ('episodes', 1.0),
+  'env_steps': ('steps', 1.0),
+  'updates': ('updates', 1.0),
+  'updates_per_s': ('updates/s', 1.0),
+  'updates_per_step': ('updates/step', 1.0),
+}
+
+SEEDS = flags.DEFINE_integer('seeds', 0, 'Seeds, from 0; 0: as many as are shown.')
+_LIMIT = flags.DEFINE_float('limit_minutes', math.inf, 'No run is started later.')
+_RUNS = flags.DEFINE_string('runs', 'runs/experiments', 'Folder of the runs.')
+
+
+class Job(NamedTuple):
+  """One run.
+
+  Attributes:
+    name: of the experiment.
+    agent: as the rows call it.
+    variant: as the rows call it.
+    seed: of the run.
+    workdir: where it goes.
+    arguments: of `armfarm.launchers.local`, the workdir apart.
+  """
+
+  name: str
+  agent: str
+  variant: str
+  seed: int
+  workdir: pathlib.Path
+  arguments: tuple[str, ...]
+
+  @property
+  def command(self) -> list[str]:
+    """What runs it, after the interpreter."""
+    workdir = f'--workdir={self.workdir}'
+    return ['-m', 'armfarm.launchers.local', *self.arguments, workdir]
+
+  def summary(self) -> dict[str, Any]:
+    """Returns what the run left, {} where it is not finished."""
+    path = self.workdir / 'summary.json'
+    summary = json.loads(path.read_text()) if path.exists() else {}
+    return summary if summary.get('finished') else {}
+
+  def updates_per_step(self) -> float:
+    """Returns the ratio that the run was asked to hold."""
+    return workdirs.read_config(self.workdir)['config']['run']['updates_per_step']
+
+
+Collect = Callable[[Job, Source], Iterable[Row]]
+
+
+def runs(name: str) -> pathlib.Path:
+  """Returns the folder for the runs of an experiment."""
+  return pathlib.Path(_RUNS.value) / name
+
+
+def run_all(jobs: Sequence[Job], collect: Collect) -> int:
+  """Runs the jobs that are not finished and records the numbers of all that are.
+
+  Args:
+    jobs: what to run.
+    collect: returns the rows of a finished job.
+
+  Returns:
+    The exit code: 0 if every job is finished.
+  """
+  deadline = time.monotonic() + 60 * _LIMIT.value
+  missing = []
+  for number, job in enumerate(jobs, 1):
+    if not job.summary() and time.monotonic() < deadline:
+      print(f'[{number}/{len(jobs)}] {job.workdir}', flush=True)
+      _run(job)
+    if job.summary():
+      rows.merge(results.folder(), collect(job, _source(job)))
+    else:
+      missing.append(job)
+  results.write()
+  for job in missing:
+    print(f'not finished: {job.workdir}', file=sys.stderr)
+  return 1 if missing else 0
+
+
+def summary_rows(
+  job: Job, source: Source, metrics: Sequence[str], paper: dict[str, float]
+) -> list[Row]:
+  """Returns a row for each of some metrics of a finished job."""
+  summary = job.summary()
+  found = []
+  for metric in metrics:
+    unit, scale = _METRICS[metric]
+    value = summary[metric]
+    value = None if value is None else scale * value
+    found.append(_row(job, source, summary['task'], (metric, value, unit), paper))
+  return found
+
+
+def curve_rows(job: Job, source: Source) -> list[Row]:
+  """Returns a row for each evaluation of a finished job: its learning curve."""
+  task = job.summary()['task']
+  curve = pictures.read_curve(job.workdir)
+  found = []
+  for episodes, success in zip(curve.episodes, curve.success, strict=True):
+    number = (f'{rows.CURVE}{episodes:06d}', 100 * float(success), '%')
+    found.append(_row(job, source, task, number, {}))
+  return found
+
+
+def _row(
+  job: Job,
+  source: Source,
+  task: str,
+  number: tuple[str, float | None, str],
+  paper: dict[str, float],
+) -> Row:
+  metric, value, unit = number
+  return Row(
+    name=job.name,
+    task=task,
+    agent=job.agent,
+    variant=job.variant,
+    seed=job.seed,
+    metric=metric,
+    value=value,
+    unit=unit,
+    paper_value=paper.get(metric),
+    **source._asdict(),
+  )
+
+
+def _run(job: Job) -> None:
+  """Runs a job to its end, and notes beside its workdir what ran it last."""
+  command = shlex.join(['python', *job.command])
+  source = Source(command, rows.commit(), rows.machine())
+  rows.write_text(_source_path(job), json.dumps(source._asdict()) + '\n')
+  code = subprocess.run([sys.executable, *job.command]).returncode
+  if code:
+    print(f'{job.workdir}: ended with code {code}', file=sys.stderr)
+  if code == 130:  # Ctrl-C was for all of us
+    raise KeyboardInterrupt
+
+
+def _source(job: Job) -> Source:
+  path = _source_path(job)
+  if not path.exists():  # the run was made by hand
+    return Source(shlex.join(['python', *job.command]), 'unknown', 'unknown')
+  return Source(**json.loads(path.read_text()))
+
+
+def _source_path(job: Job) -> pathlib.Path:
+  return job.workdir.with_name(f'{job.workdir.name}.source.json')

@@ -1,0 +1,292 @@
+"""Tables and plots, made from the rows in `docs/results` and from nothing else.
+
+  python -m armfarm.experiments.results
+
+It writes `docs/results/README.md`, a plot for every experiment with learning curves,
+and the part of the project's README between its marks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+import pathlib
+import statistics
+from typing import NamedTuple
+
+from absl import flags
+from matplotlib import figure
+from matplotlib.axes import Axes
+import numpy as np
+
+from armfarm.experiments import rows
+from armfarm.experiments.rows import Row
+from armfarm.launchers import app
+from armfarm.launchers import pictures
+
+_FOLDER = flags.DEFINE_string('results', 'docs/results', 'Folder of the rows.')
+_README = flags.DEFINE_string('readme', 'README.md', 'Page with a part for results.')
+
+_START, _END = '<!-- results -->', '<!-- /results -->'
+_MADE = '<!-- Made by `make results` from the JSON files here: do not edit. -->'
+_NONE = 'No experiment was run yet: `make experiments` does.'
+_COLORS = (pictures.BLUE, pictures.ORANGE, pictures.GREEN, pictures.GREY)
+_AGENTS = {'naf': 'NAF', 'ddpg': 'DDPG', 'linear-naf': 'Linear-NAF'}
+
+
+class Story(NamedTuple):
+  """How an experiment is shown.
+
+  Attributes:
+    title: of its section.
+    text: what was done, one sentence or two.
+    headlines: metrics that the project's README shows.
+  """
+
+  title: str
+  text: str
+  headlines: tuple[str, ...]
+
+
+_STORIES = {
+  'reach': Story(
+    'Reaching',
+    'Figure 4 of Gu et al. 2016: in lock step, one update a step. 100 % means'
+    ' 20 of 20 held-out targets in two evaluations in a row, every 20 episodes;'
+    " the paper's criterion is 5 of 5 random targets.",
+    ('success', 'episodes_to_100', 'episodes_to_100_paper', 'wall_s_to_100'),
+  ),
+  'reach_async': Story(
+    'Reaching with a farm',
+    'Section V-C of Gu et al. 2016: four collectors and the trainer as fast as they'
+    ' go, the ratio of updates to steps held by replay.',
+    ('success', 'episodes_to_100', 'updates_per_step', 'wall_s_to_100'),
+  ),
+}
+# What a metric is called; those not listed follow under their own names.
+_LABELS = {
+  'success': 'success at the end',
+  'episodes_to_100': 'episodes to 100 %',
+  'episodes_to_100_paper': "episodes to 100 %, the paper's criterion",
+  'wall_s_to_100': 'training to 100 %, evaluation apart',
+  'return': 'return at the end',
+  'episodes': 'episodes',
+  'env_steps': 'steps',
+  'updates': 'updates',
+  'updates_per_s': 'updates a second',
+  'updates_per_step': 'updates a step, measured',
+  'updates_per_step_set': 'updates a step, set',
+}
+_IMPLIED = ('', 'episodes', 'steps', 'updates', 'updates/s', 'updates/step')
+
+
+def folder() -> pathlib.Path:
+  """Returns the folder of the rows."""
+  return pathlib.Path(_FOLDER.value)
+
+
+def write() -> None:
+  """Writes all pages and plots anew.
+
+  Raises:
+    ValueError: a file of rows is not valid, or the README has no marks.
+  """
+  found = rows.read_all(folder())
+  for name, content in found.items():
+    draw(content, folder() / f'{name}.png')
+  rows.write_text(folder() / 'README.md', page(found))
+  readme = pathlib.Path(_README.value)
+  rows.write_text(readme, filled(readme.read_text(), block(found)))
+
+
+def page(found: dict[str, list[Row]]) -> str:
+  """Returns the page of all results, with all that is needed to repeat them."""
+  parts = ['# Results', _MADE]
+  for name, content in found.items():
+    metrics = sorted({row.metric for row in _numbers(content)}, key=_rank)
+    parts += [f'## {_story(name).title}', _story(name).text]
+    parts += [table(content, metrics)]
+    parts += [f'![Learning curves]({name}.png)'] if _has_curve(content) else []
+    parts += [_sources(content)]
+  return '\n\n'.join(parts if found else [*parts, _NONE]) + '\n'
+
+
+def block(found: dict[str, list[Row]]) -> str:
+  """Returns the part of the project's README that shows the headlines."""
+  parts = []
+  for name, content in found.items():
+    story = _story(name)
+    shown = {row.metric for row in _numbers(content)}
+    metrics = [metric for metric in story.headlines or shown if metric in shown]
+    command = f'`python -m armfarm.experiments.{name}`'
+    parts += [f'### {story.title}', f'{story.text} {command}']
+    parts += [table(content, sorted(metrics, key=_rank))]
+    image = f'![Learning curves](docs/results/{name}.png)'
+    parts += [image] if _has_curve(content) else []
+  more = 'Every number, command and machine: [docs/results](docs/results/README.md).'
+  return '\n\n'.join([*parts, more] if parts else [_NONE])
+
+
+def filled(text: str, content: str) -> str:
+  """Returns a text with new content between the marks.
+
+  Raises:
+    ValueError: the text has not one pair of marks.
+  """
+  before, start, rest = text.partition(_START)
+  _, end, after = rest.partition(_END)
+  if not (start and end) or _START in rest or _END in after:
+    raise ValueError(f'the README needs one {_START} with {_END} behind it')
+  return f'{before}{_START}\n\n{content}\n\n{_END}{after}'
+
+
+def table(content: Sequence[Row], metrics: Iterable[str]) -> str:
+  """Returns metrics by systems: the median over seeds, and the range."""
+  systems = _systems(content)
+  seeds = [str(len({row.seed for row in part})) for part in systems.values()]
+  lines = [_line(['', *systems]), _line(['---'] * (len(systems) + 1))]
+  lines += [_line(['seeds', *seeds])]
+  for metric in metrics:
+    parts = [[r for r in part if r.metric == metric] for part in systems.values()]
+    lines += [_line([_LABELS.get(metric, metric), *map(_cell, parts)])]
+    papers = [_paper_cell(part) for part in parts]
+    lines += [_line(['— in the paper', *papers])] if any(papers) else []
+  note = 'The median over seeds, with the range where they differ.'
+  return '\n'.join([*lines, '', note])
+
+
+def draw(content: Sequence[Row], path: pathlib.Path) -> None:
+  """Draws the learning curves among some rows, if there are any.
+
+  A run ends when it has learned its task; its last value is held from there on.
+  """
+  curves = [row for row in content if row.metric.startswith(rows.CURVE)]
+  if not curves:
+    return
+  picture = figure.Figure(figsize=(8, 4.2), layout='constrained')
+  axes = picture.subplots()
+  last = max(_episode(row) for row in curves)
+  for number, (system, part) in enumerate(_systems(curves).items()):
+    _draw_system(axes, system, part, last, _COLORS[number % len(_COLORS)])
+  axes.set(xlabel='training episodes', ylabel='success on held-out targets, %')
+  axes.set(xlim=(0, last), ylim=(-4, 106))
+  axes.legend(loc='lower right', frameon=False, fontsize=10)
+  pictures.style(axes)
+  pictures.save(picture, path)
+
+
+def main(argv: list[str]) -> None:
+  """Writes everything."""
+  if argv[1:]:
+    raise app.UserError(f'unknown argument {argv[1]}: flags start with --')
+  try:
+    write()
+  except (OSError, ValueError) as error:
+    raise app.UserError(str(error)) from error
+
+
+def _draw_system(
+  axes: Axes, system: str, part: Sequence[Row], last: int, color: str
+) -> None:
+  seeds = sorted({row.seed for row in part})
+  curves = [_curve([row for row in part if row.seed == seed]) for seed in seeds]
+  starts = [episodes[0] for episodes, _ in curves]
+  grid = np.unique(np.concatenate([[last], *(episodes for episodes, _ in curves)]))
+  grid = grid[grid >= max(starts)]
+  held = [
+    success[np.searchsorted(episodes, grid, side='right') - 1]
+    for episodes, success in curves
+  ]
+  low, middle, high = np.min(held, 0), np.median(held, 0), np.max(held, 0)
+  plural = 's' if len(seeds) > 1 else ''
+  label = f'{system}: median and range of {len(seeds)} seed{plural}'
+  axes.plot(grid, middle, color=color, linewidth=1.8, label=label)
+  axes.fill_between(grid, low, high, color=color, alpha=0.15, linewidth=0)
+
+
+def _curve(part: Sequence[Row]) -> tuple[np.ndarray, np.ndarray]:
+  ordered = sorted(part, key=_episode)
+  return (
+    np.array([_episode(row) for row in ordered]),
+    np.array([row.value for row in ordered]),
+  )
+
+
+def _episode(row: Row) -> int:
+  return int(row.metric.removeprefix(rows.CURVE))
+
+
+def _story(name: str) -> Story:
+  return _STORIES.get(name, Story(name.replace('_', ' '), '', ()))
+
+
+def _rank(metric: str) -> tuple[int, str]:
+  known = list(_LABELS)
+  return (known.index(metric) if metric in known else len(known), metric)
+
+
+def _numbers(content: Iterable[Row]) -> list[Row]:
+  return [row for row in content if not row.metric.startswith(rows.CURVE)]
+
+
+def _has_curve(content: Sequence[Row]) -> bool:
+  return len(_numbers(content)) < len(content)
+
+
+def _systems(content: Iterable[Row]) -> dict[str, list[Row]]:
+  """Returns the rows by what to call who made them, in the order of `_AGENTS`."""
+  content = list(content)
+  agents = {row.agent for row in content}
+  variants = {row.variant for row in content}
+  order = [*_AGENTS, *sorted(agents - _AGENTS.keys())]
+  found: dict[str, list[Row]] = {}
+  for row in sorted(content, key=lambda row: order.index(row.agent)):
+    parts = [_AGENTS.get(row.agent, row.agent)] if len(agents) > 1 else []
+    parts += [row.variant.replace('-', ' ')] if len(variants) > 1 else []
+    name = ', '.join(parts) or _AGENTS.get(row.agent, row.agent)
+    found.setdefault(name, []).append(row)
+  return found
+
+
+def _cell(part: Sequence[Row]) -> str:
+  """Returns the median of some values, and their range if they differ."""
+  if not part:
+    return ''
+  values = [np.inf if row.value is None else row.value for row in part]
+  low, high = _text(min(values)), _text(max(values))
+  middle = statistics.median(values)
+  unit = '' if np.isinf(middle) else _unit(part[0])
+  span = '' if low == high else f' ({low} – {high})'
+  return f'{_text(middle)}{unit}{span}'
+
+
+def _paper_cell(part: Sequence[Row]) -> str:
+  values = {row.paper_value for row in part if row.paper_value is not None}
+  return ', '.join(f'{_text(value)}{_unit(part[0])}' for value in sorted(values))
+
+
+def _unit(row: Row) -> str:
+  return '' if row.unit in _IMPLIED else f' {row.unit}'
+
+
+def _text(value: float) -> str:
+  if np.isinf(value):
+    return 'not reached'
+  return f'{value:.0f}' if abs(value) >= 100 or value == int(value) else f'{value:.3g}'
+
+
+def _line(cells: Iterable[str]) -> str:
+  return f'| {" | ".join(cells)} |'
+
+
+def _sources(content: Sequence[Row]) -> str:
+  """Returns the commands of one seed, and all commits and machines."""
+  first = min(row.seed for row in content)
+  commands = sorted({row.command for row in content if row.seed == first})
+  commits = ', '.join(sorted({row.commit for row in content}))
+  machines = '; '.join(sorted({row.machine for row in content}))
+  lines = ['```', *commands, '```', '', f'Commit {commits}. Machine: {machines}.']
+  return '\n'.join([f'Commands of seed {first}, the others likewise:', '', *lines])
+
+
+if __name__ == '__main__':
+  app.run(main)

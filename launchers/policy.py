@@ -1,0 +1,110 @@
+"""The policy of a run, read back from its newest checkpoint: evaluated and filmed."""
+
+from __future__ import annotations
+
+import functools
+import pathlib
+import sys
+from typing import Any, NamedTuple
+
+import jax
+from ml_collections import ConfigDict
+import numpy as np
+
+from armfarm.agents import types as agent_types
+from armfarm.envs import host
+from armfarm.launchers import build
+from armfarm.launchers import pictures
+from armfarm.launchers import workdir as workdirs
+from armfarm.launchers.app import UserError
+from armfarm.workers import evaluator
+from armfarm.workers.checkpoints import Checkpoints
+
+
+class Loaded(NamedTuple):
+  """A policy and where it comes from.
+
+  Attributes:
+    parts: of the run.
+    variables: of the policy.
+    counters: of the trainer when it was saved.
+  """
+
+  parts: build.Parts
+  variables: agent_types.Variables
+  counters: dict[str, int]
+
+
+def note(text: str) -> None:
+  """Tells the user something in one line."""
+  print(f'armfarm: {text}', file=sys.stderr)
+
+
+def load(workdir: pathlib.Path) -> Loaded:
+  """Reads the newest checkpoint that is whole.
+
+  Raises:
+    UserError: the folder holds no run, or no checkpoint that fits it.
+  """
+  config = ConfigDict(workdirs.read_config(workdir)['config'])
+  parts = build.make_parts(config)
+  checkpoints = Checkpoints(workdir / 'checkpoints', note)
+  found = checkpoints.read()
+  if found is None:
+    raise UserError(f'{workdir} has no checkpoint yet: train for longer')
+  path, progress = found
+  template = jax.tree.map(np.asarray, build.variables_template(parts))
+  try:
+    variables = checkpoints.tree(path, 'policy', template)
+  except ValueError as error:
+    raise UserError(f'{path} does not fit {workdir}/config.json: restore it') from error
+  return Loaded(parts, variables, progress['trainer']['counters'])
+
+
+class Outcome(NamedTuple):
+  """What a policy did on fresh episodes.
+
+  Attributes:
+    success: share of the episodes that succeeded.
+    total: mean undiscounted return.
+    deviation: its standard deviation over the episodes.
+  """
+
+  success: float
+  total: float
+  deviation: float
+
+
+def evaluate(loaded: Loaded, episodes: int, seed: int) -> Outcome:
+  """Runs episodes that depend on `seed` alone, without exploration noise."""
+  parts = loaded.parts
+  keys = jax.random.split(jax.random.key(seed), episodes)
+  batch = host.HostBatch(parts.task, episodes, 1)
+  totals, success = evaluator.rollout(parts.agent, batch, loaded.variables, keys)
+  return Outcome(float(np.mean(success)), float(np.mean(totals)), float(np.std(totals)))
+
+
+def film(loaded: Loaded, path: pathlib.Path, episodes: int, seed: int) -> pathlib.Path:
+  """Films the policy on several goals.
+
+  Raises:
+    pictures.NoOpenGL: this machine cannot draw.
+  """
+  act = jax.jit(functools.partial(loaded.parts.agent.act, loaded.variables))
+  key = jax.random.key(seed)
+
+  def policy(observation: Any) -> Any:
+    return np.asarray(act(observation, key))
+
+  keys = jax.random.split(jax.random.fold_in(key, 1), episodes)
+  return pictures.film(loaded.parts.task, policy, keys, path)
+
+
+def draw(workdir: pathlib.Path, episodes: int = 5) -> None:
+  """Draws a run's curve and films its policy; says where, or why not."""
+  print(f'  curve  {pictures.draw_curve(workdir)}')
+  try:
+    path = film(load(workdir), workdir / 'videos' / 'policy.mp4', episodes, seed=0)
+    print(f'  video  {path}')
+  except pictures.NoOpenGL as error:
+    note(str(error))

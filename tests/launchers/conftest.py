@@ -1,0 +1,196 @@
+"""Launchers as processes, without their seconds of imports, and what they left behind.
+
+Runs here are as small as runs can be: short episodes, tiny networks, few targets.
+"""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import orbax.checkpoint as ocp
+import pytest
+
+_FOLDER = pathlib.Path(__file__).parent
+_LIMIT = 240.0  # s that anything may take: machines are slow, but not dead
+_SMALL = {
+  'task.episode_steps': 30,
+  'agent.hidden': '(8,8)',
+  'replay.capacity': 5000,
+  'replay.batch_size': 16,
+  'run.warmup_steps': 100,
+  'run.publish_every': 10,
+  'run.evaluate_every': 5,
+  'run.held_out_episodes': 3,
+  'run.fresh_episodes': 2,
+  'run.checkpoint_every': 100,
+  'run.max_episodes': 10,
+}
+
+
+def wait_for(condition, what):
+  """Polls until a condition is truthy; returns what it was."""
+  deadline = time.monotonic() + _LIMIT
+  while not (found := condition()):
+    assert time.monotonic() < deadline, f'waited {_LIMIT:.0f} s for {what}'
+    time.sleep(0.005)
+  return found
+
+
+class Process:
+  """A launcher that was started.
+
+  Attributes:
+    pid: process id.
+  """
+
+  def __init__(self, pid, log):
+    self.pid = pid
+    self._log = log
+
+  def signal(self, number):
+    """Sends a signal."""
+    os.kill(self.pid, number)
+
+  def kill(self):
+    """Ends it at once, and waits until it is gone."""
+    self.signal(signal.SIGKILL)
+    assert self.wait() == -signal.SIGKILL, 'it had ended by itself: ' + self.err
+
+  @property
+  def code(self):
+    """Its exit code, or None while it runs."""
+    path = pathlib.Path(self._log + '.code')
+    return int(path.read_text()) if path.exists() else None
+
+  def wait(self):
+    """Waits for its end; returns its exit code."""
+    wait_for(lambda: self.code is not None, f'process {self.pid} to end')
+    return self.code
+
+  @property
+  def out(self):
+    """What it wrote to stdout."""
+    return pathlib.Path(self._log + '.out').read_text()
+
+  @property
+  def err(self):
+    """What it wrote to stderr."""
+    return pathlib.Path(self._log + '.err').read_text()
+
+
+class Farm:
+  """Starts launchers."""
+
+  def __init__(self, folder):
+    self._logs = folder / 'logs'
+    self._logs.mkdir()
+    self._count = 0
+    cache = {
+      'JAX_COMPILATION_CACHE_DIR': str(folder / 'cache'),
+      'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
+      'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '-1',
+      'OPENBLAS_NUM_THREADS': '1',
+    }
+    self._zygote = subprocess.Popen(
+      [sys.executable, str(_FOLDER / 'zygote.py')],
+      env={**os.environ, **cache},
+      stdin=subprocess.PIPE,
+      stdout=subprocess.PIPE,
+      text=True,
+    )
+
+  def start(self, *arguments, module='local', folder='/', environment=None):
+    """Starts a launcher with the arguments as they are."""
+    self._count += 1
+    log = str(self._logs / f'{self._count:03d}')
+    request = {
+      'module': f'armfarm.launchers.{module}',
+      'arguments': [str(argument) for argument in arguments],
+      'folder': str(folder),
+      'log': log,
+      'environment': environment or {},
+    }
+    self._zygote.stdin.write(json.dumps(request) + '\n')
+    self._zygote.stdin.flush()
+    return Process(int(self._zygote.stdout.readline()), log)
+
+  def launch(self, workdir, *arguments, **numbers):
+    """Starts a small run; `run__pace=1` overrides `run.pace`."""
+    numbers = {name.replace('__', '.'): x for name, x in numbers.items()}
+    config = [f'--config.{name}={x}' for name, x in {**_SMALL, **numbers}.items()]
+    which = ['--config=configs/naf.py:reach', '--nopictures', f'--workdir={workdir}']
+    return self.start(*which, *config, *arguments)
+
+  def run(self, workdir, *arguments, **numbers):
+    """As `launch`, and waits for its good end."""
+    process = self.launch(workdir, *arguments, **numbers)
+    assert process.wait() == 0, process.err
+    return process
+
+  def close(self):
+    """Ends everything that still runs."""
+    self._zygote.communicate()
+
+
+class Left:
+  """What a run left in its workdir."""
+
+  def __init__(self, workdir):
+    self.workdir = workdir
+
+  def checkpoints(self):
+    """Returns the paths of the committed checkpoints, the oldest first."""
+    return sorted(path.parent for path in self.workdir.glob('checkpoints/*/manifest.json'))
+
+  def unfinished(self):
+    """Returns the paths of the checkpoints without a manifest."""
+    return set(self.workdir.glob('checkpoints/*')) - set(self.checkpoints())
+
+  def progress(self):
+    """Returns the progress in the newest manifest."""
+    return json.loads((self.checkpoints()[-1] / 'manifest.json').read_text())['progress']
+
+  def counters(self):
+    """Returns the counters in the newest manifest; zeros before there is one."""
+    if not self.checkpoints():
+      return {'env_steps': 0, 'updates': 0, 'episodes': 0}
+    return self.progress()['trainer']['counters']
+
+  def tree(self):
+    """Returns the arrays of the newest checkpoint as nested dicts."""
+    return ocp.StandardCheckpointer().restore(self.checkpoints()[-1].absolute() / 'run')
+
+  def origins(self):
+    """Returns the origins of the items in memory, the oldest first."""
+    memory = self.tree()['trainer']['memory']
+    assert not memory['is_full']
+    origin = memory['experience']['origin']
+    columns = [origin[name][0, : int(memory['current_index'])] for name in origin]
+    assert list(origin) == ['collector', 'episode', 'step']
+    return list(zip(*(column.tolist() for column in columns), strict=True))
+
+  def rows(self, kind=None):
+    """Returns the rows of metrics.jsonl, of one kind or all."""
+    lines = (self.workdir / 'metrics.jsonl').read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    return [row for row in rows if kind in (None, row['kind'])]
+
+  def read(self, name):
+    """Returns a JSON file."""
+    return json.loads((self.workdir / name).read_text())
+
+
+@pytest.fixture(scope='session')
+def farm(tmp_path_factory):
+  farm = Farm(tmp_path_factory.mktemp('farm'))
+  yield farm
+  farm.close()
+
+
+@pytest.fixture
+def left(tmp_path):
+  return Left(tmp_path / 'run')
