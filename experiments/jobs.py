@@ -9,6 +9,7 @@ import pathlib
 import shlex
 import subprocess
 import sys
+import threading
 import time
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from armfarm.experiments import results
 from armfarm.experiments import rows
 from armfarm.experiments.rows import Row
 from armfarm.experiments.rows import Source
+from armfarm.launchers import app
 from armfarm.launchers import pictures
 from armfarm.launchers import workdir as workdirs
 
@@ -93,13 +95,18 @@ def run_all(jobs: Sequence[Job], collect: Collect) -> int:
 
   Returns:
     The exit code: 0 if every job is finished.
+
+  Raises:
+    UserError: the pages cannot be written; the numbers are.
   """
   deadline = time.monotonic() + 60 * _LIMIT.value
+  stop = app.stop_on_signals()
   missing = []
   for number, job in enumerate(jobs, 1):
-    if not job.summary() and time.monotonic() < deadline:
+    over = stop.is_set() or time.monotonic() >= deadline
+    if not (job.summary() or over):
       print(f'[{number}/{len(jobs)}] {job.workdir}', flush=True)
-      _run(job)
+      _run(job, stop)
     if job.summary():
       rows.merge(results.folder(), collect(job, _source(job)))
     else:
@@ -107,7 +114,7 @@ def run_all(jobs: Sequence[Job], collect: Collect) -> int:
   results.write()
   for job in missing:
     print(f'not finished: {job.workdir}', file=sys.stderr)
-  return 1 if missing else 0
+  return app.INTERRUPTED if stop.is_set() else int(bool(missing))
 
 
 def summary_rows(
@@ -157,7 +164,7 @@ def _row(
   )
 
 
-def _run(job: Job) -> None:
+def _run(job: Job, stop: threading.Event) -> None:
   """Runs a job to its end, and notes beside its workdir what ran it last."""
   command = shlex.join(['python', *job.command])
   source = Source(command, rows.commit(), rows.machine())
@@ -165,8 +172,8 @@ def _run(job: Job) -> None:
   code = subprocess.run([sys.executable, *job.command]).returncode
   if code:
     print(f'{job.workdir}: ended with code {code}', file=sys.stderr)
-  if code == 130:  # Ctrl-C was for all of us
-    raise KeyboardInterrupt
+  if code == app.INTERRUPTED:  # Ctrl-C was for all of us
+    stop.set()
 
 
 def _source(job: Job) -> Source:

@@ -88,14 +88,18 @@ def write() -> None:
   """Writes all pages and plots anew.
 
   Raises:
-    ValueError: a file of rows is not valid, or the README has no marks.
+    UserError: a file of rows is not valid, or the README is not there or has no marks.
   """
-  found = rows.read_all(folder())
-  for name, content in found.items():
-    draw(content, folder() / f'{name}.png')
-  rows.write_text(folder() / 'README.md', page(found))
   readme = pathlib.Path(_README.value)
-  rows.write_text(readme, filled(readme.read_text(), block(found)))
+  try:
+    found = rows.read_all(folder())
+    text = filled(readme.read_text(), block(found))
+    rows.write_text(folder() / 'README.md', page(found))
+    for name, content in found.items():
+      draw(content, folder() / f'{name}.png')
+    rows.write_text(readme, text)
+  except (OSError, ValueError) as error:
+    raise app.UserError(str(error)) from error
 
 
 def page(found: dict[str, list[Row]]) -> str:
@@ -159,7 +163,7 @@ def draw(content: Sequence[Row], path: pathlib.Path) -> None:
 
   A run ends when it has learned its task; its last value is held from there on.
   """
-  curves = [row for row in content if row.metric.startswith(rows.CURVE)]
+  curves = [row for row in content if row.curve]
   if not curves:
     return
   picture = figure.Figure(figsize=(8, 4.2), layout='constrained')
@@ -178,10 +182,7 @@ def main(argv: list[str]) -> None:
   """Writes everything."""
   if argv[1:]:
     raise app.UserError(f'unknown argument {argv[1]}: flags start with --')
-  try:
-    write()
-  except (OSError, ValueError) as error:
-    raise app.UserError(str(error)) from error
+  write()
 
 
 def _draw_system(
@@ -225,7 +226,7 @@ def _rank(metric: str) -> tuple[int, str]:
 
 
 def _numbers(content: Iterable[Row]) -> list[Row]:
-  return [row for row in content if not row.metric.startswith(rows.CURVE)]
+  return [row for row in content if not row.curve]
 
 
 def _has_curve(content: Sequence[Row]) -> bool:

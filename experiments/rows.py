@@ -60,6 +60,12 @@ class Row(NamedTuple):
     """What the row is about; the order of the file."""
     return (self.name, self.agent, self.variant, self.metric, self.seed)
 
+  @property
+  def curve(self) -> tuple[str, str, str, int] | None:
+    """The run whose learning curve the row is a point of, if it is one."""
+    run = (self.name, self.agent, self.variant, self.seed)
+    return run if self.metric.startswith(CURVE) else None
+
 
 class Source(NamedTuple):
   """Where numbers come from; see `Row`."""
@@ -114,20 +120,22 @@ def read_all(folder: pathlib.Path) -> dict[str, list[Row]]:
 def merge(folder: pathlib.Path, rows: Iterable[Row]) -> list[pathlib.Path]:
   """Adds rows to their files, in place of rows with the same key.
 
+  A learning curve replaces the whole of the run's earlier one.
+
   Returns:
     The files.
 
   Raises:
     ValueError: a row is not valid; no file has changed.
   """
-  files: dict[pathlib.Path, dict[Any, Row]] = {}
+  rows = list(rows)
   for row in rows:
     check(row)
-    path = folder / f'{row.name}.json'
-    if path not in files:
-      files[path] = {old.key: old for old in read(path)}
-    files[path][row.key] = row
-  for path, content in files.items():
+  curves = {row.curve for row in rows} - {None}
+  files = {folder / f'{row.name}.json': row.name for row in rows}
+  for path, name in files.items():
+    content = {old.key: old for old in read(path) if old.curve not in curves}
+    content.update((row.key, row) for row in rows if row.name == name)
     _write(path, sorted(content.values(), key=lambda row: row.key))
   return list(files)
 

@@ -120,9 +120,9 @@ def style(axes: Axes) -> None:
   axes.grid(axis='y', color='#e2e8f0', linewidth=0.8)
   axes.set_axisbelow(True)
   axes.tick_params(labelsize=10, color=GREY)
-  axes.xaxis.label.set_size(11)
-  axes.yaxis.label.set_size(11)
-  axes.title.set_size(12)
+  axes.xaxis.label.set_fontsize(11)
+  axes.yaxis.label.set_fontsize(11)
+  axes.title.set_fontsize(12)
   axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 

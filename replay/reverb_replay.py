@@ -226,7 +226,7 @@ class ReverbReplay:
         self._deliver(jax.tree.unflatten(self._block, leaves))
 
   def _blocks(self) -> Iterator[list[np.ndarray]]:
-    """Yields blocks until the table has been empty for a while."""
+    """Yields blocks until told to stop, or until none has come for a while."""
     dataset = reverb.TrajectoryDataset.from_table_signature(
       self._address,
       'online',
@@ -235,6 +235,8 @@ class ReverbReplay:
       rate_limiter_timeout_ms=int(1000 * _POLL),
     )
     for sample in dataset.as_numpy_iterator():
+      if self._stop.is_set():
+        return
       yield list(sample.data)
 
   def _deliver(self, block: types.Block) -> None:

@@ -73,7 +73,7 @@ class Writer(Protocol):
     """Waits up to `timeout` s for room; returns True once the block is delivered."""
 
   def close(self) -> None:
-    """Lets go of the connection; an undelivered block is dropped."""
+    """Lets go of the connection; an undelivered block may be lost."""
 
 
 class Replay(Protocol):

@@ -25,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from armfarm.agents import types as agent_types
+from armfarm.envs import compiler
 from armfarm.replay import buffer as buffers
 from armfarm.replay import types
 
@@ -116,11 +117,6 @@ class Episode(NamedTuple):
   age_s: float
 
 
-@functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
-def _add(buffer: TrajectoryBuffer, memory: Any, items: types.Item) -> Any:
-  return buffer.add(memory, items)
-
-
 @functools.partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=3)
 def train(
   agent: agent_types.Agent,
@@ -185,6 +181,7 @@ class Trainer:
     self.updates_per_call = options.updates_per_call
     self._learner = jax.jit(agent.init)(key_init)
     self._memory = jax.jit(buffer.init)(item)
+    self._add = compiler.jit(buffer.add, donate_argnums=0)
     self._metrics: agent_types.Metrics = {}
     self._published = -1  # updates at the last publication
     self._last: dict[int, Last] = {}  # by collector
@@ -215,7 +212,7 @@ class Trainer:
     if (int(origin.episode[0]), int(origin.step[0])) <= (last.episode, last.step):
       self.dropped += len(origin.step)
       return []
-    self._memory = _add(self._buffer, self._memory, block.items)
+    self._memory = self._add(self._memory, block.items)
     env_steps = self.counters.env_steps + len(origin.step)
     self.counters = self.counters._replace(env_steps=env_steps)
     return self._finished(collector, block, last.total)

@@ -130,8 +130,22 @@ def scatter():
 
 
 @pytest.fixture
-def double_precision():
-  """Turns a pytree to float64, which finite differences need."""
+def differentiate():
+  """Takes a gradient in double precision and holds it to a central difference."""
+
+  def checked(loss, params, *rest):
+    wide = jax.tree.map(lambda x: x.astype(jnp.float64), (params, *rest))
+    compiled = jax.jit(jax.value_and_grad(loss, argnums=range(len(wide))))
+    gradient = compiled(*wide)[1]
+    random = np.random.default_rng(2)
+    along = jax.tree.map(lambda x: random.normal(size=x.shape), wide[0])
+    ahead = jax.tree.map(lambda x, v: x + 1e-6 * v, wide[0], along)
+    behind = jax.tree.map(lambda x, v: x - 1e-6 * v, wide[0], along)
+    rise = compiled(ahead, *wide[1:])[0] - compiled(behind, *wide[1:])[0]
+    slope = sum(jax.tree.leaves(jax.tree.map(jnp.vdot, gradient[0], along)))
+    np.testing.assert_allclose(slope, rise / 2e-6, rtol=1e-6)
+    return gradient
+
   jax.config.update('jax_enable_x64', True)
-  yield lambda tree: jax.tree.map(lambda x: x.astype(jnp.float64), tree)
+  yield checked
   jax.config.update('jax_enable_x64', False)

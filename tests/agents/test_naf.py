@@ -3,7 +3,6 @@
 import functools
 
 import jax
-from jax import test_util
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -73,39 +72,39 @@ def params(network):
   return jax.tree.map(lambda x: jnp.float32(random.uniform(-1, 1, x.shape)), shapes)
 
 
-def _heads(network, params, x):
-  return jax.jit(lambda p, x: network.apply({'params': p}, x, False))(params, x)
+@functools.partial(jax.jit, static_argnums=0)
+def _heads(network, params):
+  x = jax.random.normal(jax.random.key(2), [50, 3])
+  return network.apply({'params': params}, x, False)
 
 
 def test_p_is_positive_definite(network, params):
-  heads = _heads(network, params, jax.random.normal(jax.random.key(2), [50, 3]))
+  heads = _heads(network, params)
   p = heads.tril @ jnp.swapaxes(heads.tril, -1, -2)
   assert jnp.linalg.eigvalsh(p).min() > 1e-4
   assert jnp.ptp(heads.mu, axis=0).min() > 0.1
 
 
 def test_q_is_maximal_at_mu(network, params):
-  key_x, key_u = jax.random.split(jax.random.key(2))
-  heads = _heads(network, params, jax.random.normal(key_x, [50, 3]))
-  others = jax.random.uniform(key_u, [50, 2], minval=-1.0)
+  heads = _heads(network, params)
+  others = jax.random.uniform(jax.random.key(3), [50, 2], minval=-1.0)
   q = functools.partial(losses.batch_naf_q, heads.value, heads.tril, heads.mu)
   assert (q(heads.mu) == heads.value).all()
   assert (q(others) < heads.value).all()
 
 
 def test_only_the_linear_p_is_constant(network, params):
-  heads = _heads(network, params, jax.random.normal(jax.random.key(2), [50, 3]))
+  heads = _heads(network, params)
   spread = jnp.ptp(heads.tril, axis=0).max()
   assert (spread == 0.0) == isinstance(network, networks.LinearNAF)
 
 
 @pytest.mark.parametrize('changed', ['mu', 'tril', 'value'])
 def test_networks_are_separate(network, params, changed):
-  x = jax.random.normal(jax.random.key(2), [5, 3])
   assert set(params) == {'mu', 'tril', 'value'}
   moved = jax.tree.map(lambda leaf: leaf + 0.1, params[changed])
-  before = _heads(network, params, x)
-  after = _heads(network, {**params, changed: moved}, x)
+  before = _heads(network, params)
+  after = _heads(network, {**params, changed: moved})
   for name in ('mu', 'tril', 'value'):
     same = (getattr(before, name) == getattr(after, name)).all()
     assert same == (name != changed), name
@@ -154,38 +153,18 @@ def test_loss(variant, subjects):
   assert (value, metrics['loss'], metrics['q']) == (2.125, 2.125, 0.75)
 
 
-@pytest.fixture
-def setting(request, subjects, scatter):
-  """Network, config and a learner with batch normalisation."""
-  subject = subjects[request.param]
-  config = subject.config()
-  network = networks.make(config.network, 2, config.hidden, 'batch')
-  return network, config, scatter(subject.make())
+@pytest.mark.parametrize('name', ['naf', 'linear-naf'])
+def test_loss_gradient(subjects, scatter, batch, differentiate, name):
+  config, state = subjects[name].config(), scatter(subjects[name].make())
+  network = networks.make(config.network, 2, config.hidden, config.normalization)
 
+  def loss(params, target, reward, action):
+    examples = batch._replace(reward=reward, action=action)
+    moved = state._replace(target=target)
+    return naf.loss(params, network, config, moved, examples)[0]
 
-@pytest.mark.parametrize('setting', ['naf', 'linear-naf'], indirect=True)
-def test_loss_gradient(setting, batch, double_precision):
-  network, config, state = setting
-  state, batch = double_precision((state, batch))
-
-  @jax.jit
-  def loss(params):
-    return naf.loss(params, network, config, state, batch)[0]
-
-  test_util.check_grads(
-    loss, (state.params,), order=1, modes=['rev'], eps=1e-6, rtol=1e-6
+  _, target, reward, action = differentiate(
+    loss, state.params, state.target, batch.reward, batch.action
   )
-
-
-@pytest.mark.parametrize('setting', ['naf', 'linear-naf'], indirect=True)
-def test_target_has_no_gradient(setting, batch):
-  network, config, state = setting
-
-  def loss(target, batch):
-    parts = network, config, state._replace(target=target), batch
-    return naf.loss(state.params, *parts)[0]
-
-  target, batch = jax.jit(jax.grad(loss, argnums=(0, 1)))(state.target, batch)
-  assert not any(leaf.any() for leaf in jax.tree.leaves(target))
-  assert not batch.reward.any()
-  assert batch.action.any()
+  assert not any(leaf.any() for leaf in jax.tree.leaves((target, reward)))
+  assert action.any()

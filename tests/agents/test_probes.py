@@ -28,7 +28,7 @@ _NUMBERS = {
 }
 
 # Normalisation -> whether to bootstrap at time limits. Only two probes have any.
-_BOOTSTRAP = {'none': True, 'batch': True, 'layer': False}
+_BOOTSTRAP = {'batch': True, 'layer': False}
 
 
 class Probe(NamedTuple):

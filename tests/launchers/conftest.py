@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 
 import orbax.checkpoint as ocp
 import pytest
@@ -32,7 +33,7 @@ _SMALL = {
 
 
 def wait_for(condition, what):
-  """Polls until a condition is truthy; returns what it was."""
+  """Polls until a condition is truthy; returns its value."""
   deadline = time.monotonic() + _LIMIT
   while not (found := condition()):
     assert time.monotonic() < deadline, f'waited {_LIMIT:.0f} s for {what}'
@@ -84,6 +85,8 @@ class Process:
 
 class Farm:
   """Starts launchers."""
+
+  wait_for = staticmethod(wait_for)
 
   def __init__(self, folder):
     self._logs = folder / 'logs'
@@ -164,6 +167,14 @@ class Left:
     """Returns the arrays of the newest checkpoint as nested dicts."""
     return ocp.StandardCheckpointer().restore(self.checkpoints()[-1].absolute() / 'run')
 
+  def whole(self):
+    """Returns whether every file of the newest checkpoint is as its manifest says."""
+    path = self.checkpoints()[-1]
+    files = json.loads((path / 'manifest.json').read_text())['files']
+    contents = {name: (path / name).read_bytes() for name in files}
+    found = {name: [len(x), zlib.crc32(x)] for name, x in contents.items()}
+    return bool(files) and found == files
+
   def origins(self):
     """Returns the origins of the items in memory, the oldest first."""
     memory = self.tree()['trainer']['memory']
@@ -193,4 +204,5 @@ def farm(tmp_path_factory):
 
 @pytest.fixture
 def left(tmp_path):
-  return Left(tmp_path / 'run')
+  """Makes a `Left` of a name."""
+  return lambda name='run': Left(tmp_path / name)

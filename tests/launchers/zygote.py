@@ -20,6 +20,7 @@ import signal
 import sys
 import warnings
 
+import armfarm.launchers.policy
 import armfarm.launchers.session  # noqa: F401
 
 

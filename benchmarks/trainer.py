@@ -1,0 +1,173 @@
+"""How much of the bare update's speed the trainer keeps.
+
+  python benchmarks/trainer.py
+
+Prints updates per second of the trainer's loop, fed through replay in blocks of steps
+as in a run, with sampling, publishing and metrics; of the same updates bare in a scan,
+their minibatches given; and of the replay memory's sampler alone. The ratio is the
+trainer's rate over the smaller of the two others. All take turns in one process, round
+by round, so that a change of the machine's speed meets them alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import itertools
+import pathlib
+import statistics
+import tempfile
+import time
+from typing import Any
+
+from absl import app
+from absl import flags
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from armfarm.configs import naf
+from armfarm.launchers import build
+from armfarm.launchers import transport
+from armfarm.replay import buffer as buffers
+from armfarm.replay import types
+from armfarm.workers.trainer import Trainer
+
+_ROUNDS = flags.DEFINE_integer('rounds', 9, 'Rounds; the medians are printed.')
+_UPDATES = flags.DEFINE_integer('updates', 1000, 'Updates in a round.')
+
+
+def blocks(parts: build.Parts) -> Any:
+  """Yields blocks of random steps, in episodes as long as the task's."""
+  rng = np.random.default_rng(0)
+  length, steps = parts.config.run.block_steps, parts.task.episode_steps
+  for start in itertools.count(0, length):
+    at = start + np.arange(length)
+    items = jax.tree.map(
+      lambda x: rng.normal(size=(length, *x.shape)).astype(x.dtype), parts.item
+    )
+    step = (at % steps).astype(np.int32)
+    transition = items.transition._replace(
+      discount=np.ones(length, np.float32),
+      truncation=(step == steps - 1).astype(np.float32),
+    )
+    episode = (at // steps).astype(np.int32)
+    origin = types.Origin(np.zeros(length, np.int32), episode, step)
+    yield types.Block(
+      types.Item(transition, origin),
+      version=np.ones(length, np.int32),
+      age=np.zeros(length, np.float32),
+      success=np.zeros(length, bool),
+    )
+
+
+class Loop:
+  """The trainer as a run has it, fed through replay."""
+
+  def __init__(self, parts: build.Parts, replay: types.Replay):
+    self._trainer: Trainer = build.make_trainer(parts, replay)
+    self._replay = replay
+    self._writer = replay.writer()
+    self._blocks = blocks(parts)
+
+  def run(self, updates: int) -> None:
+    """Takes blocks until so many updates are made."""
+    until = self._trainer.counters.updates + updates
+    while self._trainer.counters.updates < until:
+      self._writer.insert(next(self._blocks))
+      self._writer.flush(10.0)
+      block = self._replay.take(10.0)
+      assert block is not None
+      self._trainer.advance(block)
+    self._trainer.metrics()
+
+
+def bare_update(parts: build.Parts) -> Callable[[int], None]:
+  """Returns a function that makes updates on given minibatches, in scans."""
+  per_call = build.trainer_options(parts.config).updates_per_call
+  batch = parts.config.replay.batch_size
+  rng = np.random.default_rng(0)
+  batches = jax.tree.map(
+    lambda x: jnp.asarray(rng.normal(size=(per_call, batch, *x.shape)), x.dtype),
+    parts.item.transition,
+  )
+
+  def scan(learner: Any, key: Any) -> Any:
+    keys = jax.random.split(key, per_call)
+    return jax.lax.scan(
+      lambda s, x: parts.agent.update(s, *x), learner, (batches, keys)
+    )
+
+  compiled = jax.jit(scan, donate_argnums=0)
+  learner, keys = jax.jit(parts.agent.init)(jax.random.key(0)), jax.random.key(1)
+  state = [learner]
+
+  def run(updates: int) -> None:
+    for _ in range(updates // per_call):
+      state[0], metrics = compiled(state[0], keys)
+    jax.block_until_ready(metrics)
+
+  return run
+
+
+def bare_sampler(parts: build.Parts) -> Callable[[int], None]:
+  """Returns a function that draws minibatches from a full memory, in scans."""
+  per_call = build.trainer_options(parts.config).updates_per_call
+  memory = jax.jit(parts.buffer.init)(parts.item)
+  memory = memory.replace(is_full=jnp.array(True))
+
+  @jax.jit
+  def draw(memory: Any, key: Any) -> Any:
+    keys = jax.random.split(key, per_call)
+    return jax.lax.map(lambda k: buffers.sample(parts.buffer, memory, k), keys)
+
+  def run(updates: int) -> None:
+    for _ in range(updates // per_call):
+      drawn = draw(memory, jax.random.key(0))
+    jax.block_until_ready(drawn)
+
+  return run
+
+
+def rates(
+  functions: dict[str, Callable[[int], None]], updates: int, rounds: int
+) -> dict[str, list[float]]:
+  """Times functions in turn; returns the updates per second of each round."""
+  found: dict[str, list[float]] = {name: [] for name in functions}
+  for _, (name, run) in itertools.product(range(rounds + 1), functions.items()):
+    began = time.perf_counter()
+    run(updates)
+    found[name].append(updates / (time.perf_counter() - began))
+  return {name: values[1:] for name, values in found.items()}  # the first compiles
+
+
+def compare(kind: str, parts: build.Parts) -> str:
+  """Returns the rates with one kind of replay, and their ratio, as a line."""
+  with (
+    tempfile.TemporaryDirectory() as folder,
+    transport.opened(kind, parts, pathlib.Path(folder)) as opened,
+  ):
+    functions = {
+      'trainer': Loop(parts, opened.replay).run,
+      'bare update': bare_update(parts),
+      'sampler': bare_sampler(parts),
+    }
+    found = rates(functions, _UPDATES.value, _ROUNDS.value)
+  ceilings = map(min, found['bare update'], found['sampler'])
+  pairs = zip(found['trainer'], ceilings, strict=True)
+  ratio = statistics.median(own / ceiling for own, ceiling in pairs)
+  medians = [f'{name} {statistics.median(x):,.0f}/s' for name, x in found.items()]
+  return f'{kind}: {", ".join(medians)}; ratio {ratio:.2f}'
+
+
+def main(argv: list[str]) -> None:
+  """Prints a line for each kind of replay."""
+  del argv
+  config = naf.get_config('reach')
+  config.run.warmup_steps = config.run.block_steps
+  parts = build.make_parts(config)
+  for kind in ('memory', 'reverb'):
+    print(compare(kind, parts))
+
+
+if __name__ == '__main__':
+  app.run(main)

@@ -1,0 +1,36 @@
+"""The one place that knows what XLA's compilers get wrong.
+
+JAX 0.7.1 to 0.10.2 bring an emitter of fused loops for the CPU that computes the
+kinematics of a serial arm a thousand times too slowly, and that walks a whole array to
+update a slice of it in place. It can be turned off for one compiled function at a time;
+JAX 0.11 is cured and aborts on the option.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import re
+from typing import Any
+
+import jax
+
+_FIRST, _CURED = (0, 7, 1), (0, 11, 0)
+
+
+def options(version: str, backend: str) -> dict[str, bool]:
+  """Returns the compiler options that a version of JAX needs on a backend."""
+  numbers = tuple(int(number) for number in re.findall(r'\d+', version)[:3])
+  if backend == 'cpu' and _FIRST <= numbers < _CURED:
+    return {'xla_cpu_use_fusion_emitters': False}
+  return {}
+
+
+def jit(function: Callable[..., Any], **arguments: Any) -> Callable[..., Any]:
+  """Compiles as `jax.jit` does, without the emitter where it is at fault.
+
+  Args:
+    function: to be compiled, with slices updated in place or MuJoCo's kinematics in it.
+    **arguments: as for `jax.jit`.
+  """
+  chosen = options(jax.__version__, jax.default_backend())
+  return jax.jit(function, compiler_options=chosen, **arguments)

@@ -1,0 +1,177 @@
+"""Experiments: what they run, what they skip, what they record."""
+
+import json
+import pathlib
+import subprocess
+import threading
+
+from absl import flags
+from absl.testing import flagsaver
+import pytest
+
+from armfarm.experiments import reach
+from armfarm.experiments import reach_async
+from armfarm.experiments import results
+from armfarm.experiments import rows
+from armfarm.launchers import app
+
+_SUMMARY = {
+  'finished': True,
+  'task': 'reach',
+  'success': 1.0,
+  'return': -11.5,
+  'episodes': 220,
+  'env_steps': 33_000,
+  'updates': 31_500,
+  'updates_per_s': 1500.5,
+  'updates_per_step': 0.98,
+  'episodes_to_100': 180,
+  'episodes_to_100_paper': None,
+  'wall_s_to_100': 20.5,
+}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  pathlib.Path('README.md').write_text('<!-- results --><!-- /results -->')
+  monkeypatch.setattr(app, 'stop_on_signals', threading.Event)
+  flags.FLAGS.mark_as_parsed()
+  folders = {'runs': 'runs', 'results': 'rows', 'readme': 'README.md'}
+  with flagsaver.as_parsed(**folders):
+    yield tmp_path
+
+
+@pytest.fixture
+def launched(monkeypatch):
+  """Commands that were run; each leaves what a run leaves."""
+  commands = []
+
+  def run(command, **others):
+    if 'armfarm.launchers.local' not in command:
+      return subprocess.CompletedProcess(command, 1, '', '')  # git
+    commands.append(command[1:])
+    workdir = pathlib.Path(command[-1].removeprefix('--workdir='))
+    _leave(workdir, _SUMMARY)
+    return subprocess.CompletedProcess(command, 0)
+
+  monkeypatch.setattr(subprocess, 'run', run)
+  return commands
+
+
+def _leave(workdir, summary):
+  workdir.mkdir(parents=True, exist_ok=True)
+  (workdir / 'summary.json').write_text(json.dumps(summary))
+  config = {'config': {'run': {'updates_per_step': 1.0}}, 'launch': {}}
+  (workdir / 'config.json').write_text(json.dumps(config))
+  evaluations = [
+    {'kind': 'evaluation', 'episodes': n, 'success': n / 40, 'total': -1.0}
+    for n in (20, 40)
+  ]
+  text = ''.join(json.dumps(row) + '\n' for row in evaluations)
+  (workdir / 'metrics.jsonl').write_text(text)
+
+
+def _numbers(found):
+  return {row.metric: (row.value, row.unit, row.paper_value) for row in found}
+
+
+def test_only_what_is_not_finished_is_run(folder, launched):
+  _leave(folder / 'runs/reach/naf-0', _SUMMARY)
+  _leave(folder / 'runs/reach/naf-1', {**_SUMMARY, 'finished': False})
+  with flagsaver.as_parsed(seeds='2', agents='naf,linear-naf'):
+    assert reach.main(['']) == 0
+    assert len(launched) == 3
+    assert reach.main(['']) == 0
+  assert len(launched) == 3  # nothing is left to do
+  assert [
+    '-m',
+    'armfarm.launchers.local',
+    '--config=configs/naf.py:reach,linear',
+    '--config.seed=1',
+    '--runtime=sync',
+    '--nopictures',
+    '--workdir=runs/reach/linear-naf-1',
+  ] in launched
+  found = rows.read(folder / 'rows' / 'reach.json')
+  assert {(row.agent, row.seed) for row in found} == {
+    (agent, seed) for agent in ('naf', 'linear-naf') for seed in (0, 1)
+  }
+  assert 'Linear-NAF' in pathlib.Path('README.md').read_text()
+  assert pathlib.Path('rows/reach.png').exists()
+
+
+def test_no_run_is_started_too_late(folder, launched):
+  _leave(folder / 'runs/reach/naf-0', _SUMMARY)
+  with flagsaver.as_parsed(seeds='2', agents='naf', limit_minutes='0'):
+    assert reach.main(['']) == 1
+  assert launched == []
+  assert {row.seed for row in rows.read(folder / 'rows' / 'reach.json')} == {0}
+
+
+def test_a_run_that_fails_does_not_stop_the_others(folder, monkeypatch, capsys):
+  def run(command, **others):
+    return subprocess.CompletedProcess(command, 2, '', '')
+
+  monkeypatch.setattr(subprocess, 'run', run)
+  with flagsaver.as_parsed(seeds='2', agents='naf'):
+    assert reach.main(['']) == 1
+  errors = capsys.readouterr().err
+  for seed in (0, 1):
+    assert f'runs/reach/naf-{seed}: ended with code 2' in errors
+    assert f'not finished: runs/reach/naf-{seed}' in errors
+
+
+def test_an_interrupt_stops_everything(folder, monkeypatch):
+  count = []
+
+  def run(command, **others):
+    count.extend([command] if 'git' not in command else [])
+    return subprocess.CompletedProcess(command, 130, '', '')
+
+  monkeypatch.setattr(subprocess, 'run', run)
+  assert reach.main(['']) == app.INTERRUPTED
+  assert len(count) == 1
+
+
+def test_the_rows_of_figure_4(folder, launched):
+  with flagsaver.as_parsed(seeds='1', agents='ddpg'):
+    reach.main([''])
+  found = rows.read(folder / 'rows' / 'reach.json')
+  assert _numbers(found) == {
+    'success': (100.0, '%', 100.0),
+    'return': (-11.5, '', None),
+    'episodes_to_100': (180.0, 'episodes', 3200.0),
+    'episodes_to_100_paper': (None, 'episodes', 3200.0),
+    'wall_s_to_100': (20.5, 's', None),
+    'env_steps': (33_000.0, 'steps', None),
+    'updates': (31_500.0, 'updates', None),
+    'updates_per_s': (1500.5, 'updates/s', None),
+    'success_after_000020': (50.0, '%', None),
+    'success_after_000040': (100.0, '%', None),
+  }
+  command = 'python -m armfarm.launchers.local --config=configs/ddpg.py:reach'
+  assert all(row.command.startswith(command) for row in found)
+  assert {row.machine for row in found} == {rows.machine()}
+
+
+def test_the_rows_of_the_farm(folder, launched):
+  with flagsaver.as_parsed(seeds='1'):
+    reach_async.main([''])
+  found = rows.read(folder / 'rows' / 'reach_async.json')
+  assert {row.variant for row in found} == {'async-4-memory', 'async-4-reverb'}
+  numbers = _numbers(found)
+  assert numbers['updates_per_step'] == (0.98, 'updates/step', None)
+  assert numbers['updates_per_step_set'] == (1.0, 'updates/step', None)
+  assert '--config.run.collectors=4' in launched[0]
+  assert '--replay=reverb' in launched[1]
+
+
+def test_results_are_written_from_rows_alone(folder, launched):
+  with flagsaver.as_parsed(seeds='1', agents='naf'):
+    reach.main([''])
+  texts = [p.read_bytes() for p in sorted((folder / 'rows').iterdir())]
+  for path in (folder / 'rows').iterdir():
+    path.unlink() if path.suffix != '.json' else None
+  results.main([''])
+  assert [p.read_bytes() for p in sorted((folder / 'rows').iterdir())] == texts

@@ -1,0 +1,80 @@
+"""Both seams between processes, closed after each test."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from armfarm.agents import types as agent_types
+from armfarm.replay import memory
+from armfarm.replay import reverb_replay
+from armfarm.replay import types
+
+_ITEM = types.item_template(agent_types.Spec(observation_size=2, action_size=1))
+
+
+def _memory(templates, max_blocks):
+  del templates  # nothing is checked within a process
+  return memory.MemoryReplay(max_blocks)
+
+
+def _reverb(templates, max_blocks):
+  server = reverb_replay.serve(templates, max_blocks, port=None)
+  address = f'127.0.0.1:{server.port}'
+  return reverb_replay.ReverbReplay(address, templates, server)
+
+
+@pytest.fixture
+def item():
+  """The template of what travels, unless a test wants another."""
+  return _ITEM
+
+
+@pytest.fixture
+def published():
+  """Returns `version -> Published`, whose one number, the gain, is the version."""
+
+  def make(version, time=0.0):
+    return types.Published(version, time, {'gain': np.float32(version)})
+
+  return make
+
+
+@pytest.fixture
+def opened(published):
+  """Returns `backend, ... -> its replay`."""
+  replays = []
+
+  def make(backend, *, item=_ITEM, variables=None, max_blocks=8, block_steps=3):
+    variables = published(1).variables if variables is None else variables
+    templates = reverb_replay.Templates(item, block_steps, variables)
+    replays.append(backend(templates, max_blocks))
+    return replays[-1]
+
+  yield make
+  for replay in replays:
+    replay.close()
+
+
+@pytest.fixture(params=[_memory, _reverb], ids=['memory', 'reverb'])
+def open_replay(opened, request):
+  """Returns `... -> replay`, for each of the two in turn."""
+  return functools.partial(opened, request.param)
+
+
+@pytest.fixture
+def open_reverb(opened):
+  """Returns `... -> replay` over Reverb."""
+  return functools.partial(opened, _reverb)
+
+
+@pytest.fixture
+def block():
+  """Returns `number -> Block` of three steps, full of that number."""
+
+  def make(number, item=_ITEM, block_steps=3):
+    zeros = reverb_replay.block_template(item, block_steps)
+    return jax.tree.map(lambda x: np.full_like(x, number), zeros)
+
+  return make
