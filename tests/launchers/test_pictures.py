@@ -91,7 +91,7 @@ def _decoded(path, shape):
   command = [imageio_ffmpeg.get_ffmpeg_exe(), '-i', str(path), '-f', 'rawvideo']
   command += ['-pix_fmt', 'rgb24', '-']
   done = subprocess.run(command, capture_output=True, check=True)
-  (stream,) = re.findall(r'Stream #0:0.*h264 \(.*', done.stderr.decode())
+  (stream,) = re.findall('Video: h264.*', done.stderr.decode())
   return np.frombuffer(done.stdout, np.uint8).reshape(-1, *shape, 3), stream
 
 
