@@ -24,7 +24,7 @@ def choose() -> None:
   EGL goes before OSMesa, which knows no graphics card. Without either, a window
   system is left to MuJoCo, and drawing is disabled where there is none.
   """
-  if platform.system() != 'Linux':
+  if os.environ.get(_VARIABLE) or platform.system() != 'Linux':
     return
   found = [name for name, rows in _LIBRARIES.items() if all(map(_loads_any, rows))]
   if found:

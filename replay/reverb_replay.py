@@ -56,8 +56,8 @@ def _signature(tree: Any) -> list[tf.TensorSpec]:
 
 
 def _wire(published: types.Published) -> list[np.ndarray]:
-  leaves = [np.asarray(x) for x in jax.tree.leaves(published.variables)]
-  return [np.int64(published.version), np.float64(published.time), *leaves]
+  head = [np.array(published.version, np.int64), np.array(published.time, np.float64)]
+  return head + [np.asarray(x) for x in jax.tree.leaves(published.variables)]
 
 
 class Templates:

@@ -192,7 +192,8 @@ class Collector:
     )
     action = np.asarray(action)
     step = self._environment.step(action)
-    origin = types.Origin(*np.int32((self._number, self._episode, self._step)))
+    numbers = (self._number, self._episode, self._step)
+    origin = types.Origin(*map(np.int32, numbers))
     item = types.Item(_transition(actor.observation, action, step), origin)
     block = types.Block(
       item,
