@@ -8,6 +8,7 @@ SHELL := bash
 PYTHON ?= python3.11
 FOLDERS := agents configs envs experiments launchers replay workers
 SOURCES := $(wildcard $(FOLDERS) benchmarks tests)
+EXPERIMENTS := reach reach_async
 BIN := .venv/bin
 STAMP := .venv/.installed
 
@@ -47,9 +48,9 @@ reach: $(STAMP)  ## Teach an arm to reach, in lock step, on this machine
 	$(BIN)/python -m armfarm.launchers.local --config=configs/naf.py:reach \
 	  --runtime=sync --workdir=runs/reach
 
-experiments: $(STAMP)  ## Run every experiment of the papers (days)
-	@for script in experiments/[!_]*.py; do \
-	  $(BIN)/python -m armfarm.experiments.$$(basename $$script .py); done
+experiments: $(STAMP)  ## Run every experiment; what is finished is not run again
+	@for name in $(EXPERIMENTS); do \
+	  $(BIN)/python -m armfarm.experiments.$$name || exit; done
 
 results: $(STAMP)  ## Redraw tables and figures from the recorded numbers
 	$(BIN)/python -m armfarm.experiments.results

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+import difflib
 from importlib import resources
 import pathlib
+import re
 import signal
 import sys
 import threading
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from absl import app
 from absl import flags
 from absl import logging
+from flax import traverse_util
+from ml_collections import config_flags
 
 INTERRUPTED = 130  # the shell's code for a program ended by Ctrl-C
 
@@ -32,7 +36,11 @@ def run(main: Callable[[list[str]], int | None]) -> NoReturn:
     except UserError as error:
       return fail(error)
 
-  app.run(guarded, argv=with_config_path(sys.argv), flags_parser=parse)
+  try:
+    argv = with_config_path(sys.argv)
+  except UserError as error:
+    sys.exit(fail(error))
+  app.run(guarded, argv=argv, flags_parser=parse)
   raise AssertionError('app.run does not return')
 
 
@@ -44,13 +52,40 @@ def fail(error: BaseException | str) -> int:
 
 
 def parse(argv: list[str]) -> list[str]:
-  """Parses flags; whatever is wrong with them ends the program."""
+  """Parses flags; whatever is wrong with them, or the config, ends the program."""
   try:
     return flags.FLAGS(argv)
-  except (flags.Error, OSError, ValueError, TypeError, AttributeError) as error:
-    sys.exit(fail(error))
-  except (KeyError, ImportError, SyntaxError) as error:
-    sys.exit(fail(f'the config cannot be read: {error}'))
+  except Exception as error:
+    sys.exit(fail(explain(error, argv)))
+
+
+def explain(error: Exception, argv: list[str]) -> str:
+  """Says what was wrong with flags, better than their library does."""
+  known, given = overridable(argv), 'config.' + r'([\w.]+)'
+  for name in re.findall(f'^--{given}', '\n'.join(argv), re.MULTILINE):
+    if known and name not in known:
+      near = difflib.get_close_matches(name, known, 1, 0.0)[0]
+      return f'the config has no {name}: did you mean --config.{near}?'
+  if missing := re.match(r'flag --(\w+)=None: ', str(error)):
+    return f'--{missing[1]} is missing: give it, --help says what it is'
+  if wrong := re.match(f'flag --{given}=(.*?): ', str(error)):
+    default = known[wrong[1]]
+    kind = type(default).__name__
+    return f'--config.{wrong[1]}={wrong[2]} is no {kind}: give one as {default} is'
+  if isinstance(error, flags.Error):
+    return str(error)
+  last = str(error).strip().rpartition('\n')[2].removeprefix('ValueError: ')
+  return f'the config cannot be read: {last}'
+
+
+def overridable(argv: list[str]) -> dict[str, Any]:
+  """Returns every name in the config that `argv` asks for, with its value."""
+  paths = re.findall('^--config=(.*)', '\n'.join(argv), re.MULTILINE)
+  try:
+    config = config_flags.ConfigFileFlagParser('config').parse(paths[-1])
+    return traverse_util.flatten_dict(config.to_dict(), sep='.')
+  except Exception:  # there is no config to be had, and somebody says so already
+    return {}
 
 
 def no_arguments(argv: list[str]) -> None:
@@ -71,13 +106,21 @@ def with_config_path(argv: list[str]) -> list[str]:
 
 
 def config_path(value: str) -> str:
-  """Returns the value of `--config`, pointing at the installed file if need be."""
+  """Returns the value of `--config`, pointing at the installed file if need be.
+
+  Raises:
+    UserError: there is no such file, here or installed.
+  """
   path, colon, which = value.partition(':')
-  folder = resources.files('armfarm.configs')
-  installed = pathlib.Path(str(folder)) / pathlib.Path(path).name
-  if pathlib.Path(path).exists() or not installed.exists():
+  if pathlib.Path(path).is_file():
     return value
-  return f'{installed}{colon}{which}'
+  folder = pathlib.Path(str(resources.files('armfarm.configs')))
+  systems = set(folder.glob('[!_]*.py')) - {folder / 'tasks.py'}
+  names = sorted(f'configs/{file.name}' for file in systems)
+  if path not in names:
+    choices = ', '.join(names)
+    raise UserError(f'there is no config file {path}; take your own or {choices}')
+  return f'{folder.parent / path}{colon}{which}'
 
 
 def stop_on_signals() -> threading.Event:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 import contextlib
+import math
 from typing import Any, NamedTuple
 
 import chex
+from flax import traverse_util
 from flashbax.buffers.trajectory_buffer import TrajectoryBuffer
 import jax
 from ml_collections import ConfigDict
@@ -29,6 +31,30 @@ from armfarm.workers.pacing import Pacer
 
 COLLECTOR_HERTZ = 20.0  # of Gu et al. 2016, V-C, times run.pace
 TRAINER_HERTZ = 100.0  # likewise, updates/s
+_RANGES = {
+  'seed': (0, 2**32 - 1),
+  'agent.gamma': (0, 1),
+  'agent.tau': (0, 1),
+  'agent.learning_rate': (0, math.inf),
+  'agent.actor_learning_rate': (0, math.inf),
+  'agent.critic_learning_rate': (0, math.inf),
+  'agent.noise_theta': (0, 1),
+  'agent.noise_sigma': (0, math.inf),
+  'replay.capacity': (1, math.inf),
+  'replay.batch_size': (1, math.inf),
+  'replay.max_blocks': (1, math.inf),
+  'run.collectors': (1, math.inf),
+  'run.block_steps': (1, math.inf),
+  'run.updates_per_step': (0.001, 1000),
+  'run.warmup_steps': (1, math.inf),
+  'run.publish_every': (1, math.inf),
+  'run.pace': (0, 1000),
+  'run.max_episodes': (1, math.inf),
+  'run.evaluate_every': (1, math.inf),
+  'run.held_out_episodes': (1, math.inf),
+  'run.fresh_episodes': (1, math.inf),
+  'run.checkpoint_every': (1, math.inf),
+}  # least and most
 
 
 class Keys(NamedTuple):
@@ -64,15 +90,22 @@ def user_errors() -> Iterator[None]:
 def make_task(config: ConfigDict) -> Task:
   """Builds the task of a config."""
   numbers = config.task.to_dict()
-  return envs.TASKS[numbers.pop('name')](**numbers)
+  return named('task', numbers.pop('name'), envs.TASKS)(**numbers)
 
 
 def make_agent(config: ConfigDict, task: Task) -> agent_types.Agent:
   """Builds the agent of a config."""
   numbers = config.agent.to_dict()
-  entry = agents.AGENTS[numbers.pop('name')]
+  entry = named('agent', numbers.pop('name'), agents.AGENTS)
   spec = agent_types.Spec(task.observation_size, task.action_size)
   return entry.make(spec, entry.Config(**numbers))
+
+
+def named(what: str, name: str, table: Mapping[str, Any]) -> Any:
+  """Looks up a name; raises ValueError if there is no such thing."""
+  if name not in table:
+    raise ValueError(f'there is no {what} {name!r}: choose one of {", ".join(table)}')
+  return table[name]
 
 
 def make_parts(config: ConfigDict) -> Parts:
@@ -94,26 +127,15 @@ def make_parts(config: ConfigDict) -> Parts:
 
 
 def check_numbers(config: ConfigDict) -> None:
-  """Raises ValueError for a number of `replay` or `run` that makes no sense."""
-  least = {
-    'replay.capacity': 1,
-    'replay.batch_size': 1,
-    'replay.max_blocks': 1,
-    'run.collectors': 1,
-    'run.block_steps': 1,
-    'run.warmup_steps': 1,
-    'run.publish_every': 1,
-    'run.max_episodes': 1,
-    'run.evaluate_every': 1,
-    'run.held_out_episodes': 1,
-    'run.fresh_episodes': 1,
-    'run.checkpoint_every': 1,
-    'run.pace': 0,
-  }
-  for name, bound in least.items():
-    section, key = name.split('.')
-    if config[section][key] < bound:
-      raise ValueError(f'{name} is {config[section][key]}: give at least {bound}')
+  """Raises ValueError for a number that makes no sense; tasks check their own."""
+  rows = traverse_util.flatten_dict(config.to_dict(), sep='.')
+  for name, (least, most) in _RANGES.items():
+    if name in rows and not least <= rows[name] <= most:
+      limit = f'at least {least}' if most == math.inf else f'{least} to {most}'
+      raise ValueError(f'{name} is {rows[name]}: give {limit}')
+  widths = config.agent.hidden
+  if not all(isinstance(width, int) and width > 0 for width in widths):
+    raise ValueError(f"agent.hidden is {widths}: give whole numbers, as in '(100, 100)'")
 
 
 def trainer_options(config: ConfigDict) -> trainer.Options:

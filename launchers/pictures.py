@@ -92,7 +92,8 @@ def draw_curve(workdir: pathlib.Path) -> pathlib.Path:
   picture = figure.Figure(figsize=(8, 5.6), layout='constrained')
   top, bottom = picture.subplots(2, 1, sharex=True)
   top.plot(curve.episodes, 100 * curve.success, '-o', color=BLUE, markersize=3.5)
-  top.set(ylabel='success, %', ylim=(-4, 106), title='Held-out targets')
+  top.set(ylabel='success, %', ylim=(-4, 106))
+  top.set_title('Held-out targets', loc='left', fontsize=12)
   training = np.arange(1, len(curve.totals) + 1)
   bottom.plot(
     training, curve.totals, color=GREY, alpha=0.4, linewidth=0.8, label='training'
@@ -107,7 +108,7 @@ def draw_curve(workdir: pathlib.Path) -> pathlib.Path:
   )
   bottom.set(ylabel='return, sum of rewards', xlabel='training episodes')
   bottom.set_xlim(left=0)
-  bottom.legend(loc='lower right', frameon=False, fontsize=10)
+  bottom.legend(loc='lower right', framealpha=1, edgecolor='none', fontsize=10)
   for axes in (top, bottom):
     style(axes)
   _mark_solved(top, bottom, curve.solved_at)
@@ -122,7 +123,6 @@ def style(axes: Axes) -> None:
   axes.tick_params(labelsize=10, color=GREY)
   axes.xaxis.label.set_fontsize(11)
   axes.yaxis.label.set_fontsize(11)
-  axes.title.set_fontsize(12)
   axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
@@ -196,16 +196,8 @@ def _mark_solved(top: Axes, bottom: Axes, episode: int | None) -> None:
     return
   for axes in (top, bottom):
     axes.axvline(episode, color=GREEN, linestyle='--', linewidth=1.2)
-  right = episode > 0.6 * top.get_xlim()[1]
-  top.annotate(
-    f'100 % after {episode} episodes',
-    (episode, 8),
-    xytext=(-6 if right else 6, 0),
-    textcoords='offset points',
-    ha='right' if right else 'left',
-    color=GREEN,
-    fontsize=11,
-  )
+  text = f'100 % after {episode} episodes'
+  top.set_title(text, loc='right', color=GREEN, fontsize=12)
 
 
 def _drawn_quickly(task: Task) -> Task:

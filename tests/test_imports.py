@@ -13,7 +13,7 @@ _BELOW = ('agents', 'configs', 'envs', 'launchers', 'replay', 'workers')
 # What each package may import of ours, itself included.
 _ARROWS = {
   'agents': ('agents',),
-  'configs': ('configs',),
+  'configs': ('configs.tasks',),
   'envs': ('envs',),
   'experiments': (*_BELOW, 'experiments'),
   'launchers': _BELOW,
