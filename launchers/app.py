@@ -17,7 +17,7 @@ from absl import app
 from absl import flags
 from absl import logging
 from flax import traverse_util
-from ml_collections import config_flags
+from ml_collections.config_flags import config_flags
 
 INTERRUPTED = 130  # the shell's code for a program ended by Ctrl-C
 
@@ -61,21 +61,19 @@ def parse(argv: list[str]) -> list[str]:
 
 def explain(error: Exception, argv: list[str]) -> str:
   """Says what was wrong with flags, better than their library does."""
-  known, given = overridable(argv), 'config.' + r'([\w.]+)'
-  for name in re.findall(f'^--{given}', '\n'.join(argv), re.MULTILINE):
+  known, override = overridable(argv), r'--config\.([\w.]+)'
+  for name in re.findall(f'^{override}', '\n'.join(argv), re.MULTILINE):
     if known and name not in known:
       near = difflib.get_close_matches(name, known, 1, 0.0)[0]
-      return f'the config has no {name}: did you mean --config.{near}?'
-  if missing := re.match(r'flag --(\w+)=None: ', str(error)):
-    return f'--{missing[1]} is missing: give it, --help says what it is'
-  if wrong := re.match(f'flag --{given}=(.*?): ', str(error)):
-    default = known[wrong[1]]
-    kind = type(default).__name__
+      return f'there is no number {name} in the config: is it --config.{near}?'
+  if wrong := re.match(f'flag {override}=(.*?): ', str(error)):
+    kind, default = type(known[wrong[1]]).__name__, known[wrong[1]]
     return f'--config.{wrong[1]}={wrong[2]} is no {kind}: give one as {default} is'
-  if isinstance(error, flags.Error):
-    return str(error)
+  if missing := re.match(r'flag --(\w+)=None: ', str(error)):
+    return f'--{missing[1]} is missing: give it; --help says what it is'
   last = str(error).strip().rpartition('\n')[2].removeprefix('ValueError: ')
-  return f'the config cannot be read: {last}'
+  cause = '' if isinstance(error, flags.Error) else 'the config cannot be read: '
+  return cause + last
 
 
 def overridable(argv: list[str]) -> dict[str, Any]:

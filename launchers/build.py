@@ -8,8 +8,8 @@ import math
 from typing import Any, NamedTuple
 
 import chex
-from flax import traverse_util
 from flashbax.buffers.trajectory_buffer import TrajectoryBuffer
+from flax import traverse_util
 import jax
 from ml_collections import ConfigDict
 
@@ -116,6 +116,7 @@ def make_parts(config: ConfigDict) -> Parts:
   """
   with user_errors():
     check_numbers(config)
+    _ = trainer_options(config).updates_per_call
     task = make_task(config)
     spec = agent_types.Spec(task.observation_size, task.action_size)
     buffer = buffers.make(
@@ -135,7 +136,7 @@ def check_numbers(config: ConfigDict) -> None:
       raise ValueError(f'{name} is {rows[name]}: give {limit}')
   widths = config.agent.hidden
   if not all(isinstance(width, int) and width > 0 for width in widths):
-    raise ValueError(f"agent.hidden is {widths}: give whole numbers, as in '(100, 100)'")
+    raise ValueError(f"agent.hidden is {widths}: give widths, as in '(100, 100)'")
 
 
 def trainer_options(config: ConfigDict) -> trainer.Options:

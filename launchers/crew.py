@@ -18,6 +18,7 @@ from armfarm.replay import types
 from armfarm.workers.collector import Stop
 
 _JOIN = 30.0  # s that a worker may take to end
+_PARENT = 'ARMFARM_PARENT'  # tells a role's process who started it
 
 
 class Threads:
@@ -166,6 +167,7 @@ def start_role(role: str, *arguments: str) -> subprocess.Popen[bytes]:
   command = [sys.executable, '-m', f'armfarm.launchers.{role}', *arguments]
   # A session of its own: Ctrl-C reaches this process alone, which then ends the others.
   environment = {**os.environ, 'CUDA_VISIBLE_DEVICES': '', 'JAX_PLATFORMS': 'cpu'}
+  environment[_PARENT] = str(os.getpid())
   return subprocess.Popen(command, start_new_session=True, env=environment)
 
 
@@ -180,11 +182,12 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 class WithParent:
-  """Stops when told to, or when the parent process is gone."""
+  """Stops when told to, or when the process that started this one is gone."""
 
   def __init__(self, stop: Stop):
     self._stop = stop
-    self._parent = os.getppid()
+    # Told, not looked up: it may be gone before this process gets to look.
+    self._parent = int(os.environ.get(_PARENT, os.getppid()))
 
   def is_set(self) -> bool:
     """See `Stop`."""

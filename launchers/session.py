@@ -66,6 +66,7 @@ def run(config: ConfigDict, launch: Launch, workdir: pathlib.Path, stop: Stop) -
     UserError: the config, the folder or the learning went wrong.
   """
   parts = build.make_parts(config)
+  transport.check(launch.replay)
   workdirs.open_run(workdir, config, launch._asdict())
   with opened(parts, launch, workdir) as session:
     try:
@@ -92,6 +93,13 @@ def opened(
   checkpoints = Checkpoints(workdir / 'checkpoints', progress.note)
   checkpoints.clean()
   found = checkpoints.read()
+  if found:
+    checkpoints.go_back(found[0])
+  elif any((workdir / 'checkpoints').iterdir()):
+    raise UserError(
+      f'{workdir} has no checkpoint that can be used: restore one, or choose another'
+      ' --workdir'
+    )
   position = found[1]['metrics_bytes'] if found else 0
   env_steps = found[1]['trainer']['counters']['env_steps'] if found else 0
   with contextlib.ExitStack() as stack:
@@ -136,9 +144,15 @@ def resume(session: Session, path: pathlib.Path, progress: dict[str, Any]) -> No
   """Goes on from a checkpoint."""
   runtime, supervisor = session.runtime, session.supervisor
   runtime.trainer.publish()  # collectors need variables to have a state
-  arrays = session.checkpoints.tree(path, 'run', runtime.arrays())
-  runtime.restore(arrays, progress)
-  supervisor.restore(progress)
+  try:
+    arrays = session.checkpoints.tree(path, 'run', runtime.arrays())
+    runtime.restore(arrays, progress)
+    supervisor.restore(progress)
+  except (ValueError, TypeError, KeyError) as error:
+    raise UserError(
+      f'{path} does not fit the config: it is of another run, restore config.json or'
+      ' choose another --workdir'
+    ) from error
   counters = runtime.trainer.counters
   session.progress.note(
     f'Going on at episode {counters.episodes}, {counters.updates} updates.'

@@ -35,6 +35,12 @@ def load_reverb() -> Any:
   return reverb_replay
 
 
+def check(kind: str) -> None:
+  """Raises UserError if replay of this kind cannot be opened here."""
+  if kind != 'memory':
+    load_reverb()
+
+
 def templates(parts: build.Parts) -> Any:
   """Returns what both ends of a Reverb server must agree on."""
   block_steps = parts.config.run.block_steps

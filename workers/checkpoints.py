@@ -127,6 +127,12 @@ class Checkpoints:
       if path not in committed:
         shutil.rmtree(path, ignore_errors=True)
 
+  def go_back(self, path: pathlib.Path) -> None:
+    """Removes what is newer than a checkpoint and could not be used."""
+    for newer in self._committed():
+      if newer > path:
+        shutil.rmtree(newer)
+
   def _committed(self) -> list[pathlib.Path]:
     paths = self._directory.iterdir()
     return sorted(path for path in paths if (path / _MANIFEST).exists())

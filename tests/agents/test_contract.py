@@ -236,7 +236,9 @@ def test_label_changes_nothing(learner, batch):
 
 
 def test_an_unknown_normalization_is_refused(subject):
-  with pytest.raises(ValueError, match="^normalization is 'x'; .*'none'.*$"):
+  with pytest.raises(
+    ValueError, match="^normalization is 'x'; .*'none', 'batch', 'layer'.*$"
+  ):
     subject.make(normalization='x')
 
 

@@ -147,7 +147,9 @@ class Left:
 
   def checkpoints(self):
     """Returns the paths of the committed checkpoints, the oldest first."""
-    return sorted(path.parent for path in self.workdir.glob('checkpoints/*/manifest.json'))
+    return sorted(
+      path.parent for path in self.workdir.glob('checkpoints/*/manifest.json')
+    )
 
   def unfinished(self):
     """Returns the paths of the checkpoints without a manifest."""
@@ -155,7 +157,9 @@ class Left:
 
   def progress(self):
     """Returns the progress in the newest manifest."""
-    return json.loads((self.checkpoints()[-1] / 'manifest.json').read_text())['progress']
+    return json.loads((self.checkpoints()[-1] / 'manifest.json').read_text())[
+      'progress'
+    ]
 
   def counters(self):
     """Returns the counters in the newest manifest; zeros before there is one."""

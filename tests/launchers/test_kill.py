@@ -135,8 +135,6 @@ def test_an_asynchronous_run_killed_3_times_stores_nothing_twice(farm, left):
   gone(farm, run)
 
 
-
-
 def test_a_collector_that_is_killed_is_replaced(farm, left):
   run = left()
   process = launch_async(farm, run, '--replay=reverb_process')
@@ -165,7 +163,9 @@ def seen_since(left, number, env_steps):
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_a_run_at_a_checkpoint_to_go_on_from(farm, left, number):
   run = left()
-  process = farm.launch(run.workdir, run__max_episodes=_ENDLESS, run__checkpoint_every=2)
+  process = farm.launch(
+    run.workdir, run__max_episodes=_ENDLESS, run__checkpoint_every=2
+  )
   new_checkpoint(farm, run, set())
   process.signal(number)
   assert process.wait() == 130
