@@ -2,16 +2,17 @@
 
   python benchmarks/trainer.py
 
-Prints updates per second of the trainer's loop, fed through replay in blocks of steps
-as in a run, with sampling, publishing and metrics; of the same updates bare in a scan,
-their minibatches given; and of the replay memory's sampler alone. The ratio is the
-trainer's rate over the smaller of the two others. All take turns in one process, round
-by round, so that a change of the machine's speed meets them alike.
+Prints updates per second of the trainer's loop, fed by a thread through replay as in a
+run, with sampling, publishing and metrics; of the same updates bare in a scan, their
+minibatches given; and of the replay memory's sampler alone. The ratio is the trainer's
+rate over the smaller of the two others. All take turns in one process, round by round,
+so that a change of the machine's speed meets them alike.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+import functools
 import itertools
 import pathlib
 import statistics
@@ -28,8 +29,9 @@ import numpy as np
 from armfarm.configs import naf
 from armfarm.launchers import build
 from armfarm.launchers import transport
-from armfarm.replay import buffer as buffers
+from armfarm.launchers.crew import Threads
 from armfarm.replay import types
+from armfarm.workers.collector import Stop
 from armfarm.workers.trainer import Trainer
 
 _ROUNDS = flags.DEFINE_integer('rounds', 9, 'Rounds; the medians are printed.')
@@ -60,21 +62,27 @@ def blocks(parts: build.Parts) -> Any:
     )
 
 
+def feed(parts: build.Parts, replay: types.Replay, stop: Stop) -> None:
+  """Writes blocks as a collector does, as fast as there is room."""
+  writer = replay.writer()
+  source = blocks(parts)
+  while not stop.is_set():
+    if writer.flush(0.1):
+      writer.insert(next(source))
+  writer.close()
+
+
 class Loop:
   """The trainer as a run has it, fed through replay."""
 
   def __init__(self, parts: build.Parts, replay: types.Replay):
     self._trainer: Trainer = build.make_trainer(parts, replay)
     self._replay = replay
-    self._writer = replay.writer()
-    self._blocks = blocks(parts)
 
   def run(self, updates: int) -> None:
     """Takes blocks until so many updates are made."""
     until = self._trainer.counters.updates + updates
     while self._trainer.counters.updates < until:
-      self._writer.insert(next(self._blocks))
-      self._writer.flush(10.0)
       block = self._replay.take(10.0)
       assert block is not None
       self._trainer.advance(block)
@@ -110,15 +118,12 @@ def bare_update(parts: build.Parts) -> Callable[[int], None]:
 
 
 def bare_sampler(parts: build.Parts) -> Callable[[int], None]:
-  """Returns a function that draws minibatches from a full memory, in scans."""
+  """Returns a function that draws minibatches from a full memory, as many in a call."""
   per_call = build.trainer_options(parts.config).updates_per_call
-  memory = jax.jit(parts.buffer.init)(parts.item)
+  memory = jax.jit(parts.buffer.init)()
   memory = memory.replace(is_full=jnp.array(True))
 
-  @jax.jit
-  def draw(memory: Any, key: Any) -> Any:
-    keys = jax.random.split(key, per_call)
-    return jax.lax.map(lambda k: buffers.sample(parts.buffer, memory, k), keys)
+  draw = jax.jit(parts.buffer.sample)
 
   def run(updates: int) -> None:
     for _ in range(updates // per_call):
@@ -145,7 +150,9 @@ def compare(kind: str, parts: build.Parts) -> str:
   with (
     tempfile.TemporaryDirectory() as folder,
     transport.opened(kind, parts, pathlib.Path(folder)) as opened,
+    Threads() as threads,
   ):
+    threads.start('feeder', functools.partial(feed, parts, opened.replay))
     functions = {
       'trainer': Loop(parts, opened.replay).run,
       'bare update': bare_update(parts),

@@ -71,6 +71,8 @@ def explain(error: Exception, argv: list[str]) -> str:
     return f'--config.{wrong[1]}={wrong[2]} is no {kind}: give one as {default} is'
   if missing := re.match(r'flag --(\w+)=None: ', str(error)):
     return f'--{missing[1]} is missing: give it; --help says what it is'
+  if isinstance(error, flags.DuplicateFlagError):
+    return '--config is given twice: give it once'
   last = str(error).strip().rpartition('\n')[2].removeprefix('ValueError: ')
   cause = '' if isinstance(error, flags.Error) else 'the config cannot be read: '
   return cause + last

@@ -8,7 +8,6 @@ import math
 from typing import Any, NamedTuple
 
 import chex
-from flashbax.buffers.trajectory_buffer import TrajectoryBuffer
 from flax import traverse_util
 import jax
 from ml_collections import ConfigDict
@@ -71,7 +70,7 @@ class Parts(NamedTuple):
   config: ConfigDict
   task: Task
   agent: agent_types.Agent
-  buffer: TrajectoryBuffer
+  buffer: buffers.Buffer
   item: types.Item
   keys: Keys
 
@@ -119,12 +118,11 @@ def make_parts(config: ConfigDict) -> Parts:
     _ = trainer_options(config).updates_per_call
     task = make_task(config)
     spec = agent_types.Spec(task.observation_size, task.action_size)
-    buffer = buffers.make(
-      config.replay.capacity, config.run.block_steps, config.replay.batch_size
-    )
+    item = types.item_template(spec)
+    samples = config.replay.batch_size * trainer_options(config).updates_per_call
+    buffer = buffers.make(item, config.replay.capacity, config.run.block_steps, samples)
     keys = Keys(*jax.random.split(jax.random.key(config.seed), 3))
-    agent = make_agent(config, task)
-    return Parts(config, task, agent, buffer, types.item_template(spec), keys)
+    return Parts(config, task, make_agent(config, task), buffer, item, keys)
 
 
 def check_numbers(config: ConfigDict) -> None:
@@ -160,7 +158,7 @@ def make_trainer(parts: Parts, replay: types.Replay) -> trainer.Trainer:
   options = trainer_options(parts.config)
   with user_errors():
     return trainer.Trainer(
-      parts.agent, parts.buffer, parts.item, replay, options, parts.keys.trainer
+      parts.agent, parts.buffer, replay, options, parts.keys.trainer
     )
 
 

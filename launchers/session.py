@@ -150,8 +150,8 @@ def resume(session: Session, path: pathlib.Path, progress: dict[str, Any]) -> No
     supervisor.restore(progress)
   except (ValueError, TypeError, KeyError) as error:
     raise UserError(
-      f'{path} does not fit the config: it is of another run, restore config.json or'
-      ' choose another --workdir'
+      f'{path} does not fit the config ({error}): give the config it was made with, or'
+      ' another --workdir'
     ) from error
   counters = runtime.trainer.counters
   session.progress.note(

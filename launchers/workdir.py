@@ -84,7 +84,8 @@ def _check_same(
 ) -> None:
   old = {**flat(before['config']), **flat(before['launch'])}
   new = {**flat(now['config']), **flat(now['launch'])}
-  for name in sorted(old.keys() | new.keys()):
+  names = sorted(old.keys() | new.keys(), key=lambda x: (not x.endswith('.name'), x))
+  for name in names:
     if name not in _FREE and old.get(name) != new.get(name):
       raise UserError(
         f'{workdir} holds a run with {name}={old.get(name)}, not {new.get(name)}:'

@@ -1,48 +1,57 @@
-"""The trainer's replay memory: flashbax's item buffer on the learner's device."""
+"""The trainer's replay memory: flashbax's item buffer on the learner's device.
+
+Items are packed into one array for each dtype before they are stored, so that a block
+is two arrays to transfer and a minibatch two rows to gather, and uint8 stays uint8.
+
+Letters as in `armfarm.replay.types`, [B] a minibatch and [F] the numbers of one item
+that share a dtype.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+import math
+from typing import Any, NamedTuple
 
+import chex
 import flashbax
-from flashbax.buffers.trajectory_buffer import TrajectoryBuffer
 from flashbax.buffers.trajectory_buffer import TrajectoryBufferState
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from armfarm.replay import types
 
+Memory = TrajectoryBufferState  # of packed items
+Packed = dict[str, Any]  # by name of the dtype, [T F] or [B F]
 
-def add_in_place(
-  state: TrajectoryBufferState, items: types.Item
-) -> TrajectoryBufferState:
-  """Appends items [T]; T must divide the capacity, so that no block wraps round.
 
-  flashbax adds through a scatter along its second axis, for which XLA copies the whole
-  memory: 27 ms for 200,000 transitions on a CPU. A slice is updated where it is, as
-  long as the caller donates the state.
+class Buffer(NamedTuple):
+  """A replay memory as functions; all but `pack` are pure and jittable.
+
+  Attributes:
+    init: `() -> memory`, empty.
+    pack: `items [T] -> packed`, on the host.
+    add: `(memory, packed) -> memory`; in place if the caller donates the memory.
+    sample: `(memory, key) -> items [B]`, uniform with replacement; the key is consumed.
+    stored: `memory -> items`, all of them, in the order of their places.
   """
-  length = items.origin.step.shape[0]
-  capacity = state.experience.origin.step.shape[1]
 
-  def write(field: jax.Array, block: jax.Array) -> jax.Array:
-    start = (0, state.current_index) + (0,) * (field.ndim - 2)
-    return jax.lax.dynamic_update_slice(field, block[None], start)
-
-  end = state.current_index + length
-  return state.replace(
-    experience=jax.tree.map(write, state.experience, items),
-    current_index=end % capacity,
-    is_full=state.is_full | (end >= capacity),
-  )
+  init: Callable[[], Memory]
+  pack: Callable[[types.Item], Packed]
+  add: Callable[[Memory, Packed], Memory]
+  sample: Callable[[Memory, chex.PRNGKey], types.Item]
+  stored: Callable[[Memory], types.Item]
 
 
-def make(capacity: int, block_steps: int, batch_size: int) -> TrajectoryBuffer:
-  """Returns a uniform buffer of items; dtypes stay what they are.
+def make(item: types.Item, capacity: int, block_steps: int, samples: int) -> Buffer:
+  """Builds a replay memory.
 
   Args:
-    capacity: transitions kept; the oldest make room.
-    block_steps: transitions of one `add`.
-    batch_size: transitions of one `sample`.
+    item: template of what is stored.
+    capacity: items kept; the oldest make room.
+    block_steps: T, items of one `add`.
+    samples: B, items of one `sample`.
 
   Raises:
     ValueError: the blocks do not divide the capacity.
@@ -52,16 +61,68 @@ def make(capacity: int, block_steps: int, batch_size: int) -> TrajectoryBuffer:
       f'replay.capacity is {capacity}, no multiple of run.block_steps {block_steps}:'
       f' use {capacity // block_steps * block_steps or block_steps}'
     )
-  buffer = flashbax.make_item_buffer(
-    max_length=capacity,
-    min_length=1,
-    sample_batch_size=batch_size,
-    add_sequences=True,
+  library = flashbax.make_item_buffer(capacity, 1, samples, add_sequences=True)
+
+  def init() -> Memory:
+    return library.init(jax.tree.map(lambda x: jnp.asarray(x[0]), pack_one(item)))
+
+  def sample(memory: Memory, key: chex.PRNGKey) -> types.Item:
+    with jax.numpy_rank_promotion('allow'):  # flashbax relies on it
+      return unpack(item, library.sample(memory, key).experience)
+
+  def stored(memory: Memory) -> types.Item:
+    count = capacity if memory.is_full else int(memory.current_index)
+    rows = jax.tree.map(lambda x: np.asarray(x[0, :count]), memory.experience)
+    return unpack(item, rows)
+
+  return Buffer(init, pack, add_in_place, sample, stored)
+
+
+def pack(items: types.Item) -> Packed:
+  """Packs items [T] into one array [T F] for each dtype."""
+  columns: dict[str, list[np.ndarray]] = {}
+  for leaf in jax.tree.leaves(items):
+    columns.setdefault(leaf.dtype.name, []).append(leaf.reshape(len(leaf), -1))
+  return {name: np.concatenate(parts, axis=1) for name, parts in columns.items()}
+
+
+def pack_one(item: types.Item) -> Packed:
+  """Packs one item as a block of one."""
+  return pack(jax.tree.map(lambda x: np.asarray(x)[None], item))
+
+
+def unpack(item: types.Item, packed: Packed) -> types.Item:
+  """Returns the items [B] that `pack` made of items like `item`."""
+  leaves, structure = jax.tree.flatten(item)
+  used = dict.fromkeys(packed, 0)
+  fields = []
+  for leaf in leaves:
+    name, shape = np.asarray(leaf).dtype.name, np.shape(leaf)
+    rows, start = packed[name], used[name]
+    used[name] += math.prod(shape)
+    fields.append(rows[:, start : used[name]].reshape(len(rows), *shape))
+  return jax.tree.unflatten(structure, fields)
+
+
+def add_in_place(memory: Memory, packed: Packed) -> Memory:
+  """Appends packed items; T divides the capacity, so that no block wraps round.
+
+  flashbax adds through a scatter along its second axis, for which XLA copies the whole
+  memory: 27 ms for 200,000 transitions on a CPU. A slice is updated where it is, as
+  long as the caller donates the memory.
+  """
+  lengths = {len(rows) for rows in packed.values()}
+  capacities = {rows.shape[1] for rows in memory.experience.values()}
+  (length,), (capacity,) = lengths, capacities
+
+  def write(stored: chex.Array, rows: chex.Array) -> chex.Array:
+    return jax.lax.dynamic_update_slice(
+      stored, rows[None], (0, memory.current_index, 0)
+    )
+
+  end = memory.current_index + length
+  return memory.replace(
+    experience=jax.tree.map(write, memory.experience, packed),
+    current_index=end % capacity,
+    is_full=memory.is_full | (end >= capacity),
   )
-  return buffer.replace(add=add_in_place)
-
-
-def sample(buffer: TrajectoryBuffer, state: Any, key: jax.Array) -> Any:
-  """Draws items [B] uniformly with replacement; the key is consumed."""
-  with jax.numpy_rank_promotion('allow'):  # flashbax relies on it
-    return buffer.sample(state, key).experience

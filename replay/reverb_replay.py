@@ -159,7 +159,7 @@ class ReverbReplay:
     self._client = reverb.Client(address)
     self._block = jax.tree.structure(templates.block)
     self._variables = jax.tree.structure(templates.variables)
-    self._outlet = _Channel(self._client, 'variables')
+    self._outlet: _Channel | None = None  # to open one waits for the server
     self._arrived: queue.Queue[types.Block] = queue.Queue(1)
     self._stop = threading.Event()
     self._reader: threading.Thread | None = None
@@ -170,7 +170,12 @@ class ReverbReplay:
     Raises:
       TimeoutError: it did not within `timeout` s.
     """
-    self._client.server_info(timeout=max(1, int(timeout)))
+    try:
+      self._client.server_info(timeout=max(1, int(timeout)))
+    except reverb.DeadlineExceededError as error:
+      raise TimeoutError(
+        f'no Reverb server answered at {self._address} in {timeout:.0f} s'
+      ) from error
 
   def writer(self) -> ReverbWriter:
     """See `types.Replay`."""
@@ -188,6 +193,8 @@ class ReverbReplay:
 
   def publish(self, published: types.Published) -> None:
     """See `types.Replay`."""
+    if self._outlet is None:
+      self._outlet = _Channel(self._client, 'variables')
     self._outlet.put(_wire(published))
     if not self._outlet.flush(timeout=10.0):
       raise TimeoutError(
@@ -212,7 +219,8 @@ class ReverbReplay:
     self._stop.set()
     if self._reader is not None:
       self._reader.join()
-    self._outlet.close()
+    if self._outlet is not None:
+      self._outlet.close()
     if self._server is not None:
       self._server.stop()
       self._server = None

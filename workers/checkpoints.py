@@ -55,6 +55,12 @@ def _as_arrays(tree: Any) -> Any:
   return jax.tree.map(lambda x: x if isinstance(x, jax.Array) else np.asarray(x), tree)
 
 
+def _shapes(tree: Any) -> dict[str, str]:
+  """Returns type and shape of every array of a tree, by its path."""
+  leaves = jax.tree_util.tree_leaves_with_path(_as_arrays(tree))
+  return {jax.tree_util.keystr(path): f'{x.dtype}{[*x.shape]}' for path, x in leaves}
+
+
 class Checkpoints:
   """The checkpoints of one run; the last two are kept.
 
@@ -87,7 +93,8 @@ class Checkpoints:
     for name, tree in trees.items():
       self._orbax.save((path / name).absolute(), _as_arrays(tree))
     self._orbax.wait_until_finished()
-    manifest = {'progress': progress, 'files': _files(path)}
+    shapes = {name: _shapes(tree) for name, tree in trees.items()}
+    manifest = {'progress': progress, 'shapes': shapes, 'files': _files(path)}
     write_json(path / _MANIFEST, manifest)
     for old in self._committed()[:-_KEEP]:
       shutil.rmtree(old)
@@ -101,7 +108,7 @@ class Checkpoints:
     for path in reversed(self._committed()):
       try:
         return path, self._verified(path)
-      except (CorruptError, OSError, ValueError, KeyError) as error:
+      except (CorruptError, OSError, ValueError, KeyError, TypeError) as error:
         self._warn(
           f'checkpoint {path.name} cannot be used ({error}); trying an older one'
         )
@@ -118,6 +125,11 @@ class Checkpoints:
     Raises:
       ValueError: the checkpoint holds something else.
     """
+    # Told by the manifest: orbax would tell it in a hundred lines on stderr.
+    found, shapes = self._manifest(path)['shapes'][name], _shapes(template)
+    if found != shapes:
+      other = min(x for x in {*found, *shapes} if found.get(x) != shapes.get(x))
+      raise ValueError(f'{other} is {found.get(other)}, not {shapes.get(other)}')
     return self._orbax.restore((path / name).absolute(), _as_arrays(template))
 
   def clean(self) -> None:
@@ -137,8 +149,11 @@ class Checkpoints:
     paths = self._directory.iterdir()
     return sorted(path for path in paths if (path / _MANIFEST).exists())
 
+  def _manifest(self, path: pathlib.Path) -> dict[str, Any]:
+    return json.loads((path / _MANIFEST).read_text())
+
   def _verified(self, path: pathlib.Path) -> dict[str, Any]:
-    manifest = json.loads((path / _MANIFEST).read_text())
+    manifest = self._manifest(path)
     found = _files(path)
     for name, expected in manifest['files'].items():
       if found.get(name) != expected:

@@ -19,7 +19,6 @@ import time
 from typing import Any, NamedTuple
 
 import chex
-from flashbax.buffers.trajectory_buffer import TrajectoryBuffer
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -117,38 +116,41 @@ class Episode(NamedTuple):
   age_s: float
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=3)
+# The learner is not donated: on a CPU that would make every call wait for its end, and
+# collectors of a lock step could not act meanwhile.
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def train(
   agent: agent_types.Agent,
-  buffer: TrajectoryBuffer,
+  buffer: buffers.Buffer,
   updates: int,
   learner: agent_types.LearnerState,
   memory: Any,
   key: chex.PRNGKey,
 ) -> tuple[agent_types.LearnerState, agent_types.Metrics, chex.PRNGKey]:
-  """Samples and updates several times in one scan.
+  """Samples all minibatches at once, and updates with one after the other.
 
   Args:
     agent: who learns.
-    buffer: the functions of the replay memory.
+    buffer: the replay memory, whose samples are `updates` minibatches.
     updates: how many, at least 1.
-    learner: donated.
+    learner: its state.
     memory: the replay memory, which stays as it is.
     key: consumed.
 
   Returns:
     The learner, the means of its metrics, and the key to go on with.
   """
-  key, key_scan = jax.random.split(key)
+  key, key_sample, key_scan = jax.random.split(key, 3)
+  examples = buffer.sample(memory, key_sample).transition
+  batches = jax.tree.map(lambda x: x.reshape(updates, -1, *x.shape[1:]), examples)
 
   def one(
-    learner: agent_types.LearnerState, key: chex.PRNGKey
+    learner: agent_types.LearnerState, inputs: tuple[agent_types.Examples, chex.PRNGKey]
   ) -> tuple[agent_types.LearnerState, agent_types.Metrics]:
-    key_sample, key_update = jax.random.split(key)
-    batch = buffers.sample(buffer, memory, key_sample).transition
-    return agent.update(learner, batch, key_update)
+    return agent.update(learner, *inputs)
 
-  learner, metrics = jax.lax.scan(one, learner, jax.random.split(key_scan, updates))
+  keys = jax.random.split(key_scan, updates)
+  learner, metrics = jax.lax.scan(one, learner, (batches, keys))
   return learner, jax.tree.map(jnp.mean, metrics), key
 
 
@@ -158,7 +160,6 @@ class Trainer:
   Args:
     agent: who learns.
     buffer: functions of the replay memory.
-    item: template of what is stored.
     replay: where blocks come from and variables go.
     options: see `Options`.
     key: consumed.
@@ -167,8 +168,7 @@ class Trainer:
   def __init__(
     self,
     agent: agent_types.Agent,
-    buffer: TrajectoryBuffer,
-    item: types.Item,
+    buffer: buffers.Buffer,
     replay: types.Replay,
     options: Options,
     key: chex.PRNGKey,
@@ -180,7 +180,7 @@ class Trainer:
     self._options = options
     self.updates_per_call = options.updates_per_call
     self._learner = jax.jit(agent.init)(key_init)
-    self._memory = jax.jit(buffer.init)(item)
+    self._memory = jax.jit(buffer.init)()
     self._add = compiler.jit(buffer.add, donate_argnums=0)
     self._metrics: agent_types.Metrics = {}
     self._published = -1  # updates at the last publication
@@ -212,7 +212,7 @@ class Trainer:
     if (int(origin.episode[0]), int(origin.step[0])) <= (last.episode, last.step):
       self.dropped += len(origin.step)
       return []
-    self._memory = self._add(self._memory, block.items)
+    self._memory = self._add(self._memory, self._buffer.pack(block.items))
     env_steps = self.counters.env_steps + len(origin.step)
     self.counters = self.counters._replace(env_steps=env_steps)
     return self._finished(collector, block, last.total)
@@ -269,8 +269,8 @@ class Trainer:
       )
 
   def variables(self) -> agent_types.Variables:
-    """Copies the present variables to the host, out of reach of donation."""
-    return jax.tree.map(np.array, self._agent.variables(self._learner))
+    """Returns the present variables on the host."""
+    return jax.tree.map(np.asarray, self._agent.variables(self._learner))
 
   def metrics(self) -> dict[str, float]:
     """Returns the metrics of the last call, and the ratio reached so far."""

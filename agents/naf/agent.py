@@ -181,7 +181,7 @@ def make(spec: types.Spec, config: Config) -> types.Agent:
   network = networks.make(
     config.network, spec.action_size, config.hidden, config.normalization
   )
-  optimizer = optax.adam(config.learning_rate)
+  optimizer = optax.flatten(optax.adam(config.learning_rate))
   partial = functools.partial
   return types.Agent(
     init=partial(init, network, optimizer, spec.observation_size),

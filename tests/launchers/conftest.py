@@ -121,12 +121,12 @@ class Farm:
     self._zygote.stdin.flush()
     return Process(int(self._zygote.stdout.readline()), log)
 
-  def launch(self, workdir, *arguments, **numbers):
+  def launch(self, workdir, *arguments, config='configs/naf.py:reach', **numbers):
     """Starts a small run; `run__pace=1` overrides `run.pace`."""
     numbers = {name.replace('__', '.'): x for name, x in numbers.items()}
-    config = [f'--config.{name}={x}' for name, x in {**_SMALL, **numbers}.items()]
-    which = ['--config=configs/naf.py:reach', '--nopictures', f'--workdir={workdir}']
-    return self.start(*which, *config, *arguments)
+    overrides = [f'--config.{name}={x}' for name, x in {**_SMALL, **numbers}.items()]
+    flags = [f'--config={config}', '--nopictures', f'--workdir={workdir}']
+    return self.start(*flags, *overrides, *arguments)
 
   def run(self, workdir, *arguments, **numbers):
     """As `launch`, and waits for its good end."""

@@ -30,6 +30,7 @@ _FLAGS = [
     [_CONFIG, '--config.agent.hidden=(8,-1)'],
     r'agent.hidden is \(8, -1\): give widths',
   ),
+  ([_CONFIG, _CONFIG, '--config.seed=1'], '--config is given twice: give it once'),
   ([_CONFIG, '--runtime=asink'], '--runtime=asink: .*sync|async'),
   ([_CONFIG, '--replay=reverbb'], '--replay=reverbb: .*memory|reverb|reverb_process'),
   ([_CONFIG, '--wrokdir=/x'], "flag 'wrokdir'. Did you mean: workdir"),
@@ -130,20 +131,20 @@ def copy(finished, left):
 
 
 @pytest.mark.parametrize(
-  ('flags', 'says'),
+  ('flags', 'numbers', 'says'),
   [
-    (['--config.seed=3'], 'holds a run with seed=0, not 3'),
-    (['--config.task.speed=0.25'], 'with task.speed=0.5, not 0.25'),
-    (['--config.agent.hidden=(9,9)'], r'agent.hidden=\[8, 8\], not \[9, 9\]'),
-    (['--config=configs/ddpg.py:reach'], 'agent.*ddpg|agent.*=None'),
-    (['--config=configs/naf.py:reach,linear'], 'agent.network=mlp, not linear'),
-    (['--runtime=async'], 'runtime=sync, not async'),
-    (['--replay=reverb'], 'replay=memory, not reverb'),
+    ([], {'seed': 3}, 'with seed=0, not 3'),
+    ([], {'task__speed': 0.25}, 'with task.speed=0.5, not 0.25'),
+    ([], {'agent__hidden': '(9,9)'}, r'agent.hidden=\[8, 8\], not \[9, 9\]'),
+    ([], {'config': 'configs/ddpg.py:reach'}, 'agent.name=naf, not ddpg'),
+    ([], {'config': 'configs/naf.py:reach,linear'}, 'agent.network=mlp, not linear'),
+    (['--runtime=async'], {}, 'runtime=sync, not async'),
+    (['--replay=reverb'], {}, 'replay=memory, not reverb'),
   ],
 )
-def test_the_workdir_of_another_run(farm, copy, flags, says):
+def test_the_workdir_of_another_run(farm, copy, flags, numbers, says):
   before = contents(copy.workdir)
-  said = line(farm.launch(copy.workdir, *flags))
+  said = line(farm.launch(copy.workdir, *flags, **numbers))
   matches(says, said)
   matches('choose another --workdir', said)
   assert contents(copy.workdir) == before
@@ -212,7 +213,7 @@ def test_no_checkpoint_that_is_whole(farm, copy):
   for path in copy.checkpoints():
     damage(path, 'flipped')
   before = contents(copy.workdir)
-  process = farm.launch(copy.workdir, run__max_episodes=8)
+  process = farm.launch(copy.workdir, run__max_episodes=8, run__checkpoint_every=4)
   assert process.wait() == 2
   assert 'Traceback' not in process.err
   matches('armfarm: .* has no checkpoint that can be used: ', process.err)

@@ -11,6 +11,7 @@ The child's output goes to LOG.out and LOG.err, its exit code to LOG.code; its p
 id is the answer on stdout. When stdin ends, so do the children.
 """
 
+import importlib
 import json
 import os
 import pathlib
@@ -20,8 +21,7 @@ import signal
 import sys
 import warnings
 
-import armfarm.launchers.policy
-import armfarm.launchers.session  # noqa: F401
+_IMPORTS = ['armfarm.launchers.policy', 'armfarm.launchers.session']
 
 
 def reap(children):
@@ -36,12 +36,12 @@ def reap(children):
 def requests(children):
   """Yields what is asked for."""
   while True:
-    reap(children)
-    if select.select([0], [], [], 0.01)[0]:
-      line = sys.stdin.readline()
-      if not line:
-        return
-      yield json.loads(line)
+    while not select.select([0], [], [], 0.01)[0]:
+      reap(children)
+    line = sys.stdin.readline()
+    if not line:
+      return
+    yield json.loads(line)
 
 
 def serve():
@@ -73,6 +73,8 @@ def become(request):
 
 
 if __name__ == '__main__':
+  for name in _IMPORTS:
+    importlib.import_module(name)
   asked = serve()
   if asked is not None:
     become(asked)

@@ -33,13 +33,18 @@ def _block(number):
 
 
 @functools.cache
-def _make(make=buffers.make):
-  """Returns a compiled buffer, and what it is after 0, 1, 2 ... blocks."""
-  buffer = make(_CAPACITY, _BLOCK, batch_size=6)
-  add, memories = jax.jit(buffer.add), [buffer.init(_ITEM)]
+def _make():
+  """Returns a buffer, and what its memory is after 0, 1, 2 ... blocks."""
+  buffer = buffers.make(_ITEM, _CAPACITY, _BLOCK, samples=6)
+  return buffer, _filled(buffer.add, buffer.init())
+
+
+def _filled(add, memory):
+  """Returns a memory after 0, 1, 2 ... blocks."""
+  add, memories = jax.jit(add), [memory]
   for number in range(8):
-    memories.append(add(memories[-1], _block(number)))
-  return buffer, memories
+    memories.append(add(memories[-1], buffers.pack(_block(number))))
+  return memories
 
 
 @functools.cache
@@ -53,7 +58,7 @@ def _drawn(blocks):
 
 @functools.partial(jax.jit, static_argnums=0)
 def _draw(buffer, memory, keys):
-  return jax.vmap(functools.partial(buffers.sample, buffer, memory))(keys)
+  return jax.vmap(functools.partial(buffer.sample, memory))(keys)
 
 
 _KEPT = {
@@ -68,8 +73,9 @@ _KEPT = {
 
 @pytest.mark.parametrize('blocks', _KEPT)
 def test_the_oldest_make_room(blocks):
-  kept = np.asarray(_make()[1][blocks].experience.origin.step[0])
-  np.testing.assert_array_equal(kept[: len(_KEPT[blocks])], _KEPT[blocks])
+  buffer, memories = _make()
+  kept = buffer.stored(memories[blocks]).origin.step
+  np.testing.assert_array_equal(kept, _KEPT[blocks])
 
 
 @pytest.mark.parametrize('blocks', _KEPT)
@@ -91,20 +97,25 @@ def test_items_stay_whole_and_of_their_types():
     np.testing.assert_array_equal(rows, np.broadcast_to(steps, rows.shape))
 
 
-def _flashbax(capacity, block_steps, batch_size):
-  del block_steps
-  return flashbax.make_item_buffer(capacity, 1, batch_size, add_sequences=True)
-
-
 def test_adding_in_place_is_adding():
-  jax.tree.map(np.testing.assert_array_equal, _make()[1], _make(_flashbax)[1])
+  library = flashbax.make_item_buffer(_CAPACITY, 1, 6, add_sequences=True)
+  ours, theirs = _make()[1], _filled(library.add, _make()[0].init())
+  jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+
+
+def test_packing_is_undone_by_unpacking():
+  items, packed = _block(3), buffers.pack(_block(3))
+  assert {name: rows.dtype.name for name, rows in packed.items()} == {
+    name: name for name in ('uint8', 'float32', 'int32')
+  }
+  jax.tree.map(np.testing.assert_array_equal, buffers.unpack(_ITEM, packed), items)
 
 
 def test_adding_does_not_copy_the_memory():
-  buffer = buffers.make(1000 * _BLOCK, _BLOCK, batch_size=1)
-  memory = jax.eval_shape(buffer.init, _ITEM)
+  buffer = buffers.make(_ITEM, 1000 * _BLOCK, _BLOCK, samples=1)
+  memory = jax.eval_shape(buffer.init)
   add = jax.jit(buffer.add, donate_argnums=0)
-  compiled = add.lower(memory, _block(0)).compile()
+  compiled = add.lower(memory, buffers.pack(_block(0))).compile()
   assert compiled.memory_analysis().temp_size_in_bytes < 1000
 
 
@@ -114,5 +125,5 @@ def test_adding_does_not_copy_the_memory():
 def test_blocks_that_do_not_divide_the_capacity(capacity, block_steps, use):
   message = f'capacity is {capacity}.*block_steps {block_steps}: use {use}$'
   with pytest.raises(ValueError, match=message):
-    buffers.make(capacity, block_steps, batch_size=1)
-  buffers.make(use, block_steps, batch_size=1)
+    buffers.make(_ITEM, capacity, block_steps, samples=1)
+  buffers.make(_ITEM, use, block_steps, samples=1)

@@ -6,6 +6,7 @@ import threading
 
 import jax
 import numpy as np
+import portpicker
 import pytest
 
 from armfarm.replay import reverb_replay
@@ -72,7 +73,8 @@ from armfarm.replay import types
 
 item = types.item_template(agent_types.Spec(observation_size=2, action_size=1))
 templates = reverb_replay.Templates(item, 3, {'gain': np.float32(0)})
-print(reverb_replay.serve(templates, 8, port=None).port, flush=True)
+server = reverb_replay.serve(templates, 8, port=None)
+print(server.port, flush=True)
 sys.stdin.read()
 """
 
@@ -102,3 +104,12 @@ def test_a_server_of_its_own_serves_all(address, item, block, published):
   for end in (*writers, late, trainer):
     end.close()
   assert taken == [0, 1, 2, 3]
+
+
+def test_a_server_that_is_not_there_is_missed_in_time(item, published):
+  templates = reverb_replay.Templates(item, 3, published(0).variables)
+  address = f'127.0.0.1:{portpicker.pick_unused_port()}'
+  replay = reverb_replay.ReverbReplay(address, templates)
+  with pytest.raises(TimeoutError, match=f'no Reverb server answered at {address}'):
+    replay.wait_until_ready(1.0)
+  replay.close()
