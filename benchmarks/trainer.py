@@ -27,6 +27,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from armfarm.configs import naf
+from armfarm.experiments import results
+from armfarm.experiments import rows
 from armfarm.launchers import build
 from armfarm.launchers import transport
 from armfarm.launchers.crew import Threads
@@ -145,8 +147,8 @@ def rates(
   return {name: values[1:] for name, values in found.items()}  # the first compiles
 
 
-def compare(kind: str, parts: build.Parts) -> str:
-  """Returns the rates with one kind of replay, and their ratio, as a line."""
+def compare(kind: str, parts: build.Parts) -> dict[str, float]:
+  """Returns the rates with one kind of replay, updates/s, and their ratio."""
   with (
     tempfile.TemporaryDirectory() as folder,
     transport.opened(kind, parts, pathlib.Path(folder)) as opened,
@@ -154,26 +156,38 @@ def compare(kind: str, parts: build.Parts) -> str:
   ):
     threads.start('feeder', functools.partial(feed, parts, opened.replay))
     functions = {
-      'trainer': Loop(parts, opened.replay).run,
-      'bare update': bare_update(parts),
-      'sampler': bare_sampler(parts),
+      'trainer_rate': Loop(parts, opened.replay).run,
+      'update_rate': bare_update(parts),
+      'sampler_rate': bare_sampler(parts),
     }
     found = rates(functions, _UPDATES.value, _ROUNDS.value)
-  ceilings = map(min, found['bare update'], found['sampler'])
-  pairs = zip(found['trainer'], ceilings, strict=True)
+  ceilings = map(min, found['update_rate'], found['sampler_rate'])
+  pairs = zip(found['trainer_rate'], ceilings, strict=True)
   ratio = statistics.median(own / ceiling for own, ceiling in pairs)
-  medians = [f'{name} {statistics.median(x):,.0f}/s' for name, x in found.items()]
-  return f'{kind}: {", ".join(medians)}; ratio {ratio:.2f}'
+  return {name: statistics.median(x) for name, x in found.items()} | {'ratio': ratio}
 
 
 def main(argv: list[str]) -> None:
-  """Prints a line for each kind of replay."""
+  """Prints a line for each kind of replay, and records the numbers."""
   del argv
   config = naf.get_config('reach')
   config.run.warmup_steps = config.run.block_steps
   parts = build.make_parts(config)
+  source = rows.Source('python benchmarks/trainer.py', rows.commit(), rows.machine())
   for kind in ('memory', 'reverb'):
-    print(compare(kind, parts))
+    found = compare(kind, parts)
+    print(kind, ', '.join(f'{name} {value:,.2f}' for name, value in found.items()))
+    rows.merge(
+      results.folder(),
+      [
+        rows.Row('trainer', 'reach', 'naf', kind, 0, *row, None, *source)
+        for row in ((name, round(x, 3), _unit(name)) for name, x in found.items())
+      ],
+    )
+
+
+def _unit(name: str) -> str:
+  return '' if name == 'ratio' else 'updates/s'
 
 
 if __name__ == '__main__':

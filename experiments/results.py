@@ -40,11 +40,13 @@ class Story(NamedTuple):
     title: of its section.
     text: what was done, one sentence or two.
     headlines: metrics that the project's README shows.
+    command: what runs all of it, where it is no module of `experiments`.
   """
 
   title: str
   text: str
   headlines: tuple[str, ...]
+  command: str = ''
 
 
 _STORIES = {
@@ -61,6 +63,14 @@ _STORIES = {
     ' go, the ratio of updates to steps held by replay.',
     ('success', 'episodes_to_100', 'updates_per_step', 'wall_s_to_100'),
   ),
+  'trainer': Story(
+    'The trainer against the bare update',
+    'Updates a second of the trainer with sampling, publishing and metrics, fed through'
+    ' replay, over the smaller of the same update bare in a scan and the sampler alone;'
+    ' medians of rounds in turn.',
+    ('ratio', 'trainer_rate', 'update_rate', 'sampler_rate'),
+    'make bench',
+  ),
 }
 # What a metric is called; those not listed follow under their own names.
 _LABELS = {
@@ -75,6 +85,10 @@ _LABELS = {
   'updates_per_s': 'updates a second',
   'updates_per_step': 'updates a step, measured',
   'updates_per_step_set': 'updates a step, set',
+  'ratio': 'ratio',
+  'trainer_rate': 'trainer',
+  'update_rate': 'bare update',
+  'sampler_rate': 'sampler',
 }
 _IMPLIED = ('', 'episodes', 'steps', 'updates', 'updates/s', 'updates/step')
 
@@ -121,8 +135,8 @@ def block(found: dict[str, list[Row]]) -> str:
     story = _story(name)
     shown = {row.metric for row in _numbers(content)}
     metrics = [metric for metric in story.headlines or shown if metric in shown]
-    command = f'`python -m armfarm.experiments.{name}`'
-    parts += [f'### {story.title}', f'{story.text} {command}']
+    command = story.command or f'python -m armfarm.experiments.{name}'
+    parts += [f'### {story.title}', f'{story.text} `{command}`']
     parts += [table(content, sorted(metrics, key=_rank))]
     image = f'![Learning curves](docs/results/{name}.png)'
     parts += [image] if _has_curve(content) else []

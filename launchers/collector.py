@@ -9,9 +9,9 @@ from ml_collections import ConfigDict
 
 from armfarm.launchers import app
 from armfarm.launchers import build
+from armfarm.launchers import crew
 from armfarm.launchers import transport
 from armfarm.launchers import workdir
-from armfarm.launchers.crew import WithParent
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.', required=True)
 _ADDRESS = flags.DEFINE_string('address', None, 'Of the replay server.', required=True)
@@ -22,7 +22,8 @@ _FIRST = flags.DEFINE_integer('first_episode', 0, 'Number of the first episode.'
 def main(argv: list[str]) -> None:
   """Collects until told to stop or left alone."""
   del argv
-  stop = WithParent(app.stop_on_signals())
+  crew.end_with_parent()
+  stop = app.stop_on_signals()
   config = ConfigDict(workdir.read_config(pathlib.Path(_WORKDIR.value))['config'])
   parts = build.make_parts(config)
   shapes = transport.templates(parts)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from types import TracebackType
 from typing import Protocol
 
@@ -18,6 +19,7 @@ from armfarm.replay import types
 from armfarm.workers.collector import Stop
 
 _JOIN = 30.0  # s that a worker may take to end
+_WATCH = 0.2  # s between two looks at whether the parent is there
 _PARENT = 'ARMFARM_PARENT'  # tells a role's process who started it
 
 
@@ -181,14 +183,17 @@ def end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-class WithParent:
-  """Stops when told to, or when the process that started this one is gone."""
+def end_with_parent() -> None:
+  """Has this process end at once when the one that started it is gone.
 
-  def __init__(self, stop: Stop):
-    self._stop = stop
-    # Told, not looked up: it may be gone before this process gets to look.
-    self._parent = int(os.environ.get(_PARENT, os.getppid()))
+  Nothing is lost with it, and it may hang: Reverb waits for a lost server for ever.
+  """
+  # Told, not looked up: it may be gone before this process gets to look.
+  parent = int(os.environ.get(_PARENT, os.getppid()))
 
-  def is_set(self) -> bool:
-    """See `Stop`."""
-    return self._stop.is_set() or os.getppid() != self._parent
+  def watch() -> None:
+    while os.getppid() == parent:
+      time.sleep(_WATCH)
+    os._exit(1)
+
+  threading.Thread(target=watch, name='watch', daemon=True).start()

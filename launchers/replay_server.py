@@ -10,9 +10,9 @@ from ml_collections import ConfigDict
 
 from armfarm.launchers import app
 from armfarm.launchers import build
+from armfarm.launchers import crew
 from armfarm.launchers import transport
 from armfarm.launchers import workdir
-from armfarm.launchers.crew import WithParent
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.', required=True)
 _PORT = flags.DEFINE_integer('port', None, 'Port on 127.0.0.1.', required=True)
@@ -21,7 +21,8 @@ _PORT = flags.DEFINE_integer('port', None, 'Port on 127.0.0.1.', required=True)
 def main(argv: list[str]) -> None:
   """Serves until told to stop or left alone."""
   del argv
-  stop = WithParent(app.stop_on_signals())
+  crew.end_with_parent()
+  stop = app.stop_on_signals()
   config = ConfigDict(workdir.read_config(pathlib.Path(_WORKDIR.value))['config'])
   parts = build.make_parts(config)
   max_blocks = config.replay.max_blocks

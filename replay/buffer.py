@@ -15,14 +15,13 @@ from typing import Any, NamedTuple
 
 import chex
 import flashbax
-from flashbax.buffers.trajectory_buffer import TrajectoryBufferState
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from armfarm.replay import types
 
-Memory = TrajectoryBufferState  # of packed items
+Memory = Any  # flashbax's TrajectoryBufferState, of packed items
 Packed = dict[str, Any]  # by name of the dtype, [T F] or [B F]
 
 

@@ -67,8 +67,6 @@ def rollout(
 ) -> tuple[np.ndarray, np.ndarray]:
   """Runs one episode in every instance, under the evaluation policy.
 
-  An instance whose episode ends early is stepped no more.
-
   Args:
     agent: whose policy acts.
     environment: a batch of E instances that end together.
@@ -78,7 +76,7 @@ def rollout(
   Returns:
     Returns [E] and success at the last step [E].
   """
-  key = jax.random.fold_in(keys[0], 1)
+  key = jax.random.fold_in(jax.random.clone(keys)[0], 1)
   observations = environment.reset(keys)
   totals = np.zeros(environment.size)
   variables = jax.device_put(variables)
@@ -93,7 +91,7 @@ def rollout(
 
 
 class Evaluator:
-  """Tries policies and remembers when the criteria were met.
+  """Tries policies, always on the same episodes and on a few fresh ones.
 
   Args:
     agent: whose policies are tried.
@@ -124,7 +122,7 @@ class Evaluator:
     """
     fresh = self._environment.size - self._held_out
     keys = jax.random.split(jax.random.fold_in(self._key, number), fresh)
-    keys = jax.numpy.concatenate([self._keys, keys])
+    keys = jax.numpy.concatenate([jax.random.clone(self._keys), keys])
     totals, success = rollout(self._agent, self._environment, variables, keys)
     held_out = slice(None, self._held_out)
     return Trial(

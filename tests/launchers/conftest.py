@@ -15,8 +15,13 @@ import zlib
 import orbax.checkpoint as ocp
 import pytest
 
+from armfarm.agents.types import Spec
+from armfarm.replay import buffer
+from armfarm.replay import types
+
 _FOLDER = pathlib.Path(__file__).parent
 _LIMIT = 240.0  # s that anything may take: machines are slow, but not dead
+_SPEC = Spec(observation_size=20, action_size=7)  # of reach
 _SMALL = {
   'task.episode_steps': 30,
   'agent.hidden': '(8,8)',
@@ -183,10 +188,10 @@ class Left:
     """Returns the origins of the items in memory, the oldest first."""
     memory = self.tree()['trainer']['memory']
     assert not memory['is_full']
-    origin = memory['experience']['origin']
-    columns = [origin[name][0, : int(memory['current_index'])] for name in origin]
-    assert list(origin) == ['collector', 'episode', 'step']
-    return list(zip(*(column.tolist() for column in columns), strict=True))
+    count = int(memory['current_index'])
+    packed = {name: x[0, :count] for name, x in memory['experience'].items()}
+    origin = buffer.unpack(types.item_template(_SPEC), packed).origin
+    return list(zip(*(column.tolist() for column in origin), strict=True))
 
   def rows(self, kind=None):
     """Returns the rows of metrics.jsonl, of one kind or all."""

@@ -242,7 +242,8 @@ def test_a_loss_that_is_not_finite(farm, left, numbers):
 def test_without_reverb(farm, left, tmp_path):
   (tmp_path / 'reverb.py').write_text("raise ImportError('none', name='reverb')\n")
   run = left()
-  environment = {**os.environ, 'PYTHONPATH': str(tmp_path)}
+  path = os.pathsep.join([str(tmp_path), os.environ.get('PYTHONPATH', '')])
+  environment = {**os.environ, 'PYTHONPATH': path}
   command = [
     sys.executable,
     '-m',

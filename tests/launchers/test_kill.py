@@ -119,7 +119,7 @@ def gone(farm, left, role='collector'):
 
 def test_an_asynchronous_run_killed_3_times_stores_nothing_twice(farm, left):
   run, chance = left(), random.Random(1)
-  for moment in ('run', 'save', 'run'):
+  for moment in ('save', 'run', 'save'):
     before = run.counters()
     process = launch_async(farm, run)
     die(farm, run, process, moment, chance)
@@ -135,9 +135,19 @@ def test_an_asynchronous_run_killed_3_times_stores_nothing_twice(farm, left):
   gone(farm, run)
 
 
+@pytest.mark.parametrize('replay', ['reverb', 'reverb_process'])
+def test_young_children_do_not_outlive_their_parent(farm, left, replay):
+  run = left()
+  process = launch_async(farm, run, f'--replay={replay}')
+  role = 'collector' if replay == 'reverb' else 'replay_server'
+  farm.wait_for(lambda: processes(run.workdir, role), f'a {role}')
+  process.kill()  # while its child still imports
+  gone(farm, run, role)
+
+
 def test_a_collector_that_is_killed_is_replaced(farm, left):
   run = left()
-  process = launch_async(farm, run, '--replay=reverb_process')
+  process = launch_async(farm, run)
   new_checkpoint(farm, run, set())
   farm.wait_for(lambda: len(processes(run.workdir)) == 2, 'two collectors')
   victim = processes(run.workdir)[0]
@@ -150,7 +160,6 @@ def test_a_collector_that_is_killed_is_replaced(farm, left):
   assert process.wait() == 130, process.err
   check_once(run)
   gone(farm, run)
-  gone(farm, run, 'replay_server')
 
 
 def seen_since(left, number, env_steps):

@@ -1,0 +1,208 @@
+"""The collector: when it acts, with what, and how it goes on."""
+
+import threading
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from armfarm.envs import host
+from armfarm.replay import memory
+from armfarm.replay import types
+from armfarm.workers import collector as collectors
+from armfarm.workers.checkpoints import Checkpoints
+
+_PATIENCE = 5.0  # s for what comes at once
+
+
+@pytest.fixture
+def replay():
+  return memory.MemoryReplay(max_blocks=1)
+
+
+@pytest.fixture
+def make(toy, robot, replay):
+  """Returns `... -> Collector`, alone with the robot unless it is given another."""
+
+  def collector(environment=robot, agent=toy.agent, *, seed=0, number=0, **changes):
+    numbers = dict(number=number, block_steps=4, key=jax.random.key(seed)) | changes
+    return collectors.Collector(environment, agent, replay, **numbers)
+
+  return collector
+
+
+@pytest.fixture
+def running(make):
+  """Returns `-> stop, thread` of a collector that runs; stopped after the test."""
+  stops = []
+
+  def start(**numbers):
+    stop = threading.Event()
+    thread = threading.Thread(target=make(**numbers).run, args=[stop])
+    thread.start()
+    stops.append((stop, thread))
+    return stop, thread
+
+  yield start
+  for stop, thread in stops:
+    stop.set()
+    thread.join()
+
+
+def _assert_same(block, other):
+  jax.tree.map(np.testing.assert_array_equal, block, other)
+
+
+def _differ(block, other):
+  return not np.array_equal(
+    block.items.transition.observation, other.items.transition.observation
+  )
+
+
+def test_nobody_acts_before_the_first_version(running, robot, replay, published):
+  running()
+  time.sleep(0.1)
+  assert robot.steps_taken == 0
+  replay.publish(published(1))
+  assert replay.take(_PATIENCE).version[0] == 1
+
+
+def test_stops_without_variables_and_without_room(running, replay, published, robot):
+  stop, thread = running()
+  stop.set()
+  thread.join(_PATIENCE)
+  assert not thread.is_alive()
+  replay.publish(published(1))
+  stop, thread = running()
+  time.sleep(0.1)
+  taken = robot.steps_taken
+  assert taken == 8  # one block is in replay, one waits
+  stop.set()
+  thread.join(_PATIENCE)
+  assert not thread.is_alive()
+  assert robot.steps_taken == taken
+
+
+def test_variables_come_at_the_start_of_an_episode(make, replay, published):
+  now = time.time()
+  collector = make(block_steps=1)
+  replay.publish(published(1, now - 100))
+  blocks = [collector.collect()]
+  while blocks[-1].items.origin.episode[0] < 20:
+    # New ones after every step, and each is seen where an episode begins.
+    replay.publish(published(len(blocks) + 1, now - 100 * (len(blocks) + 1)))
+    blocks.append(collector.collect())
+  block = jax.tree.map(lambda *rows: np.concatenate(rows), *blocks)
+  steps = block.items.origin.step
+  begins = np.arange(len(steps)) - steps  # of the episode that each step is in
+  assert steps.max() > 1
+  np.testing.assert_array_equal(block.version, begins + 1)
+  np.testing.assert_allclose(block.age, 100 * (begins + 1), atol=20)
+
+
+def test_variables_from_the_future_have_no_age(make, replay, published):
+  replay.publish(published(1, time.time() + 60))
+  np.testing.assert_array_equal(make().collect().age, 0)
+
+
+def test_the_key_and_the_number_decide(make, replay, published):
+  replay.publish(published(1))
+  block, same, other_key, other_number = (
+    collector.collect() for collector in (make(), make(), make(seed=1), make(number=1))
+  )
+  _assert_same(block, same._replace(age=block.age))
+  assert _differ(block, other_key)
+  assert _differ(block, other_number)
+  np.testing.assert_array_equal(other_number.items.origin.collector, 1)
+
+
+def test_a_later_start_continues_and_repeats_nothing(make, replay, published):
+  replay.publish(published(1))
+  whole, late = (
+    make(block_steps=40, first_episode=first).collect().items for first in (0, 3)
+  )
+  np.testing.assert_array_equal(np.unique(late.origin.episode)[:3], [3, 4, 5])
+  begin = np.argmax(whole.origin.episode == 3)
+  rest = jax.tree.map(lambda x: x[begin:], whole)
+  _assert_same(rest, jax.tree.map(lambda x: x[: 40 - begin], late))
+  starts = whole.transition.observation[whole.origin.step == 0, 0]
+  assert len(set(starts)) == len(starts)
+
+
+def test_actions_are_those_of_the_agent(make, replay, published):
+  replay.publish(published(1))
+  transition, origin = make(block_steps=40).collect().items
+  last = np.append(origin.step[1:] == 0, False)
+  np.testing.assert_array_equal(
+    transition.observation[1:][~last[:-1]], transition.next_observation[:-1][~last[:-1]]
+  )
+  positions = transition.observation[:, :1] + np.float32(0.5) * transition.action
+  np.testing.assert_allclose(transition.next_observation[:, :1], positions, rtol=1e-6)
+
+
+@pytest.fixture(params=['point', 'reach'])
+def make_robot(request, robot, toy, reach_task):
+  """Returns `-> robot, agent`, each robot a new one."""
+  if request.param == 'point':
+    return lambda: (type(robot)(), toy.agent)
+  explore = toy.agent.explore
+
+  def seven(variables, actor_state, observation, key):
+    action, actor_state = explore(variables, actor_state, observation, key)
+    return action.repeat(7), actor_state
+
+  agent = toy.agent._replace(explore=seven)
+  return lambda: (host.Host(reach_task), agent)
+
+
+@pytest.mark.parametrize('blocks', [0, 1, 3, 5])
+def test_what_is_restored_goes_on_to_the_bit(
+  make, make_robot, replay, published, tmp_path, blocks
+):
+  replay.publish(published(1))
+  collector, other = make(*make_robot()), make(*make_robot())
+  for _ in range(blocks):  # the fifth ends where the fourth episode of reach does
+    collector.collect()
+  replay.publish(published(2, time=1.0))
+  checkpoints = Checkpoints(tmp_path, warn=pytest.fail)
+  checkpoints.save(1, {'run': collector.state()}, {})
+  state = checkpoints.tree(checkpoints.read()[0], 'run', other.state())
+  other.restore(state)
+  for _ in range(4):
+    block, restored = collector.collect(), other.collect()
+    young = block.version == 3
+    _assert_same(block._replace(age=0), restored._replace(age=0))
+    np.testing.assert_array_equal(block.age[~young], restored.age[~young])
+    replay.publish(published(3))
+
+
+class _Nowhere:
+  """A seam that leads nowhere: no room, no variables."""
+
+  def __init__(self, published):
+    self._published = published
+
+  def writer(self):
+    return self
+
+  def insert(self, block):
+    assert isinstance(block, types.Block)
+
+  def flush(self, timeout):
+    return False
+
+  def latest(self, timeout):
+    return self._published
+
+
+@pytest.mark.parametrize(
+  ('there', 'message'), [(True, 'took no block'), (False, 'no variables came')]
+)
+def test_a_seam_that_leads_nowhere_is_an_error(toy, robot, published, there, message):
+  seam = _Nowhere(published(1) if there else None)
+  collector = collectors.Collector(
+    robot, toy.agent, seam, number=0, block_steps=2, key=jax.random.key(0)
+  )
+  with pytest.raises(RuntimeError, match=message):
+    collector.send()

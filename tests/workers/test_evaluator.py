@@ -1,0 +1,97 @@
+"""The evaluator: which episodes it runs, with which policy, and what it adds up."""
+
+import jax
+import numpy as np
+import pytest
+
+from armfarm.envs import host
+from armfarm.envs import task
+from armfarm.workers import evaluator as evaluators
+
+
+class _Robots:
+  """Robots that are paid the action and, in the last step, where they began.
+
+  Each succeeds if it began above zero, and only in its last step.
+  """
+
+  def __init__(self, size, episode_steps=3, ends=None):
+    self.size, self.episode_steps = size, episode_steps
+    self.begun, self.steps_taken = [], 0
+    self._ends = ends or episode_steps
+
+  def reset(self, keys):
+    draw = jax.vmap(lambda key: jax.random.uniform(key, minval=-1.0))
+    self._starts = np.asarray(draw(keys))
+    self.begun.append(self._starts)
+    self._step = 0
+    return self._observe()
+
+  def step(self, actions):
+    assert actions.shape == (self.size, 1)
+    self.steps_taken += 1
+    self._step += 1
+    last = np.full(self.size, self._step == self._ends)
+    reward = actions[:, 0] + np.where(last, self._starts, 0)
+    success = last & (self._starts > 0)
+    return task.Step(self._observe(), reward, last, np.zeros_like(last), success)
+
+  def _observe(self):
+    return np.stack([self._starts, np.full(self.size, self._step)], 1).astype(
+      np.float32
+    )
+
+
+@pytest.fixture
+def agent(toy):
+  """The toy, which must not explore here."""
+
+  def explore(*_):
+    pytest.fail('an evaluator explores')
+
+  return toy.agent._replace(explore=explore, begin=explore)
+
+
+def _evaluator(agent, robots, held_out, seed=0):
+  return evaluators.Evaluator(agent, robots, held_out, jax.random.key(seed))
+
+
+def test_success_and_return_are_those_of_the_episodes(agent, published):
+  robots = _Robots(size=8)
+  evaluator = _evaluator(agent, robots, held_out=5)
+  trial = evaluator.try_out(published(2).variables, number=0)
+  (starts,) = robots.begun
+  assert trial.success == np.mean(starts[:5] > 0)
+  assert trial.fresh_success == np.mean(starts[5:] > 0)
+  assert 0 < trial.success < 1  # a draw that can tell
+  np.testing.assert_allclose(trial.total, 3 * 2.0 + starts[:5].mean(), rtol=1e-6)
+
+
+def test_held_out_episodes_stay_and_fresh_ones_come(agent, published):
+  robots = _Robots(size=8)
+  evaluator = _evaluator(agent, robots, held_out=5)
+  for number in (0, 20, 40, 20):
+    evaluator.try_out(published(1).variables, number)
+  _evaluator(agent, robots, held_out=5, seed=1).try_out(published(1).variables, 0)
+  first, second, third, again, other_seed = robots.begun
+  for begun in (second, third, again):
+    np.testing.assert_array_equal(begun[:5], first[:5])
+  np.testing.assert_array_equal(second, again)
+  starts = np.concatenate([first, second[5:], third[5:], other_seed])
+  assert len(set(starts)) == len(starts)
+
+
+@pytest.mark.parametrize('ends', [1, 2, 3])
+def test_nothing_is_stepped_beyond_its_end(agent, published, ends):
+  robots = _Robots(size=3, ends=ends)
+  _evaluator(agent, robots, held_out=2).try_out(published(1).variables, 0)
+  assert robots.steps_taken == ends
+
+
+def test_a_trial_of_reach(agent, published, reach_task):
+  still = agent._replace(act=lambda variables, observation, key: jax.numpy.zeros([7]))
+  evaluator = _evaluator(still, host.HostBatch(reach_task, 4, threads=1), held_out=3)
+  trial, again = (evaluator.try_out(published(1).variables, 0) for _ in range(2))
+  assert trial == again
+  assert (trial.success, trial.fresh_success) == (0.0, 0.0)
+  assert trial.total < 0
