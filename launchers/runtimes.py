@@ -110,10 +110,13 @@ class Async:
     self._crew = crew
     self._evaluator = build.make_evaluator(parts)
     self._requests: queue.Queue[tuple[Supervisor, Request]] = queue.Queue()
+    self._running = False
 
   def submit(self, supervisor: Supervisor, request: Request) -> None:
     """See `Runtime`."""
     self._requests.put((supervisor, request))
+    if not self._running:
+      self._serve_waiting()
 
   def arrays(self) -> Any:
     """See `Runtime`."""
@@ -132,10 +135,13 @@ class Async:
         self._crew.hire(number, self.trainer.next_episode(number))
       cycle = self._paced_cycle if self._parts.config.run.pace else self._limited_cycle
       advance = cycle()
+      self._running = True
       while not (supervisor.done or stop.is_set()):
         supervisor.after(advance())
         threads.check()
         self._crew.check(self.trainer.next_episode)
+    self._running = False
+    self._serve_waiting()
 
   def _limited_cycle(self) -> Callable[[], list[Episode]]:
     """The ratio holds: no block is taken while updates are due."""
@@ -153,8 +159,9 @@ class Async:
 
     def advance() -> list[Episode]:
       pacer.wait()
-      block = self._replay.take(timeout=0.0)
-      episodes = self.trainer.ingest(block) if block else []
+      episodes = []
+      while block := self._replay.take(timeout=0.0):
+        episodes += self.trainer.ingest(block)
       if self.trainer.warm:
         self.trainer.train_once()
       return episodes
@@ -164,8 +171,15 @@ class Async:
   def _evaluate(self, stop: Stop) -> None:
     while not stop.is_set():
       with contextlib.suppress(queue.Empty):
-        supervisor, request = self._requests.get(timeout=_PATIENCE)
-        supervisor.report(request, try_out(self._evaluator, request))
+        self._serve(_PATIENCE)
+
+  def _serve(self, timeout: float) -> None:
+    supervisor, request = self._requests.get(timeout=timeout)
+    supervisor.report(request, try_out(self._evaluator, request))
+
+  def _serve_waiting(self) -> None:
+    while not self._requests.empty():
+      self._serve(_PATIENCE)
 
 
 def try_out(evaluator: Evaluator, request: Request) -> Trial:

@@ -53,12 +53,17 @@ def make(item: types.Item, capacity: int, block_steps: int, samples: int) -> Buf
     samples: B, items of one `sample`.
 
   Raises:
-    ValueError: the blocks do not divide the capacity.
+    ValueError: the blocks do not divide the capacity, or one sample exceeds it.
   """
   if capacity % block_steps:
     raise ValueError(
       f'replay.capacity is {capacity}, no multiple of run.block_steps {block_steps}:'
       f' use {capacity // block_steps * block_steps or block_steps}'
+    )
+  if samples > capacity:
+    raise ValueError(
+      f'replay.capacity is {capacity}, and a block of steps asks for {samples} samples:'
+      ' use a larger one, or a smaller replay.batch_size or run.updates_per_step'
     )
   library = flashbax.make_item_buffer(capacity, 1, samples, add_sequences=True)
 

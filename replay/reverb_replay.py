@@ -160,7 +160,7 @@ class ReverbReplay:
     self._block = jax.tree.structure(templates.block)
     self._variables = jax.tree.structure(templates.variables)
     self._outlet: _Channel | None = None  # to open one waits for the server
-    self._arrived: queue.Queue[types.Block] = queue.Queue(1)
+    self._arrived: queue.Queue[types.Block] = queue.Queue(4)
     self._stop = threading.Event()
     self._reader: threading.Thread | None = None
 

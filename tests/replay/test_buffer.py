@@ -127,3 +127,8 @@ def test_blocks_that_do_not_divide_the_capacity(capacity, block_steps, use):
   with pytest.raises(ValueError, match=message):
     buffers.make(_ITEM, capacity, block_steps, samples=1)
   buffers.make(_ITEM, use, block_steps, samples=1)
+
+
+def test_samples_that_exceed_the_capacity():
+  with pytest.raises(ValueError, match='capacity is 6, .* for 7 samples: use a larger'):
+    buffers.make(_ITEM, capacity=6, block_steps=2, samples=7)

@@ -24,7 +24,6 @@ _TREE = {
   'python': [3, 0.1, True],
   'small': (np.uint8([255]), np.bool_(True), jnp.int32(7)),
   'keys': jax.random.key_data(jax.random.key(0)),
-  'empty': np.zeros([0, 3]),
 }
 
 
