@@ -12,6 +12,12 @@ import numpy as np
 import pytest
 
 _ENDLESS = 100_000  # episodes
+# Blocks that do not divide an episode: checkpoints come in the middle of one.
+_NUMBERS = {
+  'run__checkpoint_every': 2,
+  'run__block_steps': 7,
+  'replay__capacity': 4900,
+}
 _CLOCKS = ('seconds', 'age_s')  # what differs between two runs of the same numbers
 
 
@@ -56,9 +62,7 @@ def test_a_run_killed_at_20_moments_ends_as_if_it_had_not_been(farm, left):
   torn = 0
   for moment in ['run', 'save', 'start', 'save'] * 5:
     before = killed.counters()
-    process = farm.launch(
-      killed.workdir, run__checkpoint_every=2, run__max_episodes=_ENDLESS
-    )
+    process = farm.launch(killed.workdir, run__max_episodes=_ENDLESS, **_NUMBERS)
     die(farm, killed, process, moment, chance)
     torn += bool(killed.unfinished())
     assert killed.whole()
@@ -66,7 +70,7 @@ def test_a_run_killed_at_20_moments_ends_as_if_it_had_not_been(farm, left):
   assert torn  # else no kill hit a checkpoint that was being saved
   end = killed.counters()['episodes'] + 3
   for run in (killed, whole):
-    farm.run(run.workdir, run__checkpoint_every=2, run__max_episodes=end)
+    farm.run(run.workdir, run__max_episodes=end, **_NUMBERS)
   assert not killed.unfinished()
   origins = killed.origins()
   assert len(origins) == len(set(origins)) == killed.counters()['env_steps']
@@ -107,8 +111,7 @@ def launch_async(farm, left, replay='--replay=reverb', **numbers):
     '--runtime=async',
     replay,
     run__collectors=2,
-    run__checkpoint_every=2,
-    **{'run__max_episodes': _ENDLESS, **numbers},
+    **{**_NUMBERS, 'run__max_episodes': _ENDLESS, **numbers},
   )
 
 

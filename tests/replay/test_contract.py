@@ -14,7 +14,7 @@ from armfarm.envs import task
 from armfarm.replay import types
 from armfarm.workers import collector
 
-_PATIENCE = 5.0  # s for what comes at once
+_PATIENCE = 30.0  # s for what comes at once if nobody else wants the machine
 
 
 class _Script:
@@ -210,7 +210,7 @@ def test_nothing_comes_of_an_empty_seam_and_in_time(open_replay, what, timeout):
   read(0.0)  # the first call sets things up
   began = time.monotonic()
   assert read(timeout) is None
-  assert timeout <= time.monotonic() - began < timeout + 1.0
+  assert timeout <= time.monotonic() - began < timeout + 5.0
 
 
 def test_what_comes_while_one_waits_is_taken(open_replay, block, published):

@@ -44,7 +44,7 @@ class Toy:
     )
 
   def _explore(self, variables, actor_state, observation, key):
-    actor_state = actor_state + jax.random.uniform(key, [1], minval=-0.1, maxval=0.1)
+    actor_state = actor_state + jax.random.uniform(key, [1], maxval=0.1)  # it grows
     action = variables['weight'] * observation[:1] + actor_state
     return jnp.clip(action, -1.0, 1.0), actor_state
 

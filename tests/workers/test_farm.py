@@ -16,6 +16,7 @@ from armfarm.workers import trainer as trainers
 
 _BLOCK = 5  # steps
 _MAX_BLOCKS = 2
+_PATIENCE = 30.0  # s for what comes at once if nobody else wants the machine
 
 
 class _Farm:
@@ -43,7 +44,7 @@ class _Farm:
   def __enter__(self):
     self._stop = threading.Event()
     self._threads = [
-      threading.Thread(target=collector.run, args=[self._stop])
+      threading.Thread(target=collector.run, args=[self._stop], daemon=True)
       for collector in self.collectors
     ]
     for thread in self._threads:
@@ -53,7 +54,7 @@ class _Farm:
   def __exit__(self, *_):
     self._stop.set()
     for thread in self._threads:
-      thread.join()
+      thread.join(_PATIENCE)
 
   @property
   def ahead(self):
@@ -67,7 +68,7 @@ def test_the_ratio_holds_whoever_is_faster(toy, spec, robot, updates_per_step):
   robots = [type(robot)() for _ in range(3)]
   with _Farm(toy.agent, spec, robots, updates_per_step=updates_per_step) as farm:
     for _ in range(100):
-      farm.trainer.advance(farm.replay.take(timeout=5.0))
+      farm.trainer.advance(farm.replay.take(_PATIENCE))
       # Replay is full, and each collector has a block in the making or in hand.
       assert farm.ahead <= (_MAX_BLOCKS + 2 * len(robots)) * _BLOCK
   ratio = farm.trainer.metrics()['updates_per_step']
@@ -117,5 +118,5 @@ def test_a_farm_learns():
   assert abs(act() - 0.5) > 0.2
   for _ in range(100):
     farm.collectors[0].send()
-    farm.trainer.advance(farm.replay.take(timeout=5.0))
+    farm.trainer.advance(farm.replay.take(_PATIENCE))
   assert act() == pytest.approx(0.5, abs=0.1)
