@@ -115,7 +115,6 @@ def make_parts(config: ConfigDict) -> Parts:
   """
   with user_errors():
     check_numbers(config)
-    _ = trainer_options(config).updates_per_call
     task = make_task(config)
     spec = agent_types.Spec(task.observation_size, task.action_size)
     item = types.item_template(spec)

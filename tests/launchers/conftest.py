@@ -195,8 +195,9 @@ class Left:
 
   def rows(self, kind=None):
     """Returns the rows of metrics.jsonl, of one kind or all."""
-    lines = (self.workdir / 'metrics.jsonl').read_text().splitlines()
-    rows = [json.loads(line) for line in lines]
+    path = self.workdir / 'metrics.jsonl'
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    rows = [json.loads(line) for line in lines if line.endswith('\n')]
     return [row for row in rows if kind in (None, row['kind'])]
 
   def read(self, name):
