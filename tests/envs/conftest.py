@@ -1,17 +1,15 @@
-"""The numbers that tests build each task from."""
+"""The numbers that tests build each task from: those that runs are built from."""
 
 import pytest
+
+from armfarm.configs import tasks
 
 
 @pytest.fixture(scope='session')
 def numbers():
   """Name of a task -> arguments of its `make`."""
+  found = {name: make().to_dict() for name, make in tasks.TASKS.items()}
   return {
-    'reach': dict(
-      distance_weight=10.0,
-      control_weight=0.001,
-      huber_delta=0.1,
-      speed=0.5,
-      cube_center=(0.5, 0.25, 0.65),
-    )
+    name: {k: v for k, v in numbers.items() if k != 'name'}
+    for name, numbers in found.items()
   }

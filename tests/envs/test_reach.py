@@ -71,7 +71,9 @@ def test_the_observation_by_hand(task, xp, leading):
 )
 @pytest.mark.parametrize('xp', [np, jnp])
 @pytest.mark.parametrize('leading', [(), (4,)])
-def test_the_reward_by_hand(task, xp, leading, offset, huber):
+def test_the_reward_by_hand(numbers, xp, leading, offset, huber):
+  weights = {'distance_weight': 10.0, 'control_weight': 0.001, 'huber_delta': 0.1}
+  task = reach.make(**{**numbers['reach'], **weights})
   data = _data(task, xp, np.array([0.5, 0.2, 0.6]), *leading)
   goal = xp.broadcast_to(
     xp.asarray(offset) + xp.asarray([0.5, 0.2, 0.6]), (*leading, 3)
