@@ -13,7 +13,7 @@ _STEPS = 20
 
 @pytest.fixture
 def task(numbers):
-  return reach.make(**numbers['reach'], episode_steps=_STEPS)
+  return reach.make(**{**numbers['reach'], 'episode_steps': _STEPS})
 
 
 def _keys(size, seed=0):

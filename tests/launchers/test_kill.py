@@ -134,6 +134,7 @@ def test_an_asynchronous_run_killed_3_times_stores_nothing_twice(farm, left):
   end = run.counters()['episodes'] + 2
   process = launch_async(farm, run, run__max_episodes=end)
   assert process.wait() == 0, process.err
+  assert run.read('summary.json')['dropped'] == 0  # no collector repeats an episode
   check_once(run)
   gone(farm, run)
 

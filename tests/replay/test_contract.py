@@ -197,7 +197,7 @@ def test_a_full_seam_makes_writers_wait_and_loses_nothing(open_replay, block):
     writer.insert(block(number))
     while not writer.flush(timeout=0.02):
       taken.append(replay.take(_PATIENCE))
-  assert len(taken) >= count - 6  # so few fit in, with Reverb's own buffers
+  assert len(taken) >= count - 10  # two fit in, and a few on the way over Reverb
   taken += _drained(replay)
   assert [int(block.version[0]) for block in taken] == list(range(count))
   writer.close()
