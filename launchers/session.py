@@ -73,7 +73,8 @@ def run(config: ConfigDict, launch: Launch, workdir: pathlib.Path, stop: Stop) -
       session.runtime.run(session.supervisor, stop)
       session.supervisor.finish()
     except Diverged as error:
-      raise UserError(f'{error} ({workdir / "checkpoints"})') from error
+      kept = workdir / 'checkpoints'
+      raise UserError(f'{error}; what was learned before is in {kept}') from error
     finished = session.supervisor.done
     summary = summarize(config, launch, session.supervisor, finished)
     write_json(workdir / 'summary.json', summary)

@@ -264,8 +264,8 @@ class Trainer:
     if not np.isfinite(loss):
       raise Diverged(
         f'the loss is {loss} after {self.counters.updates} updates'
-        f' ({self.counters.episodes} episodes): lower agent.learning_rate or the'
-        " reward's weights, then resume from the last checkpoint"
+        f' ({self.counters.episodes} episodes): start anew with a lower learning rate'
+        ' or smaller weights of the reward'
       )
 
   def variables(self) -> agent_types.Variables:
