@@ -62,7 +62,7 @@ def run() -> ConfigDict:
   run.warmup_steps = 1_500  # environment steps before the first update; ours
   run.publish_every = 50  # updates; ours: half a second of the paper's trainer
   run.pace = 0.0  # k: k x 100 updates/s, k x 20 steps/s (Gu, V-C); 0: unpaced
-  run.max_episodes = 3_000  # training episodes
+  run.max_episodes = 3_000  # training episodes; ours: below what the paper took
   run.stop_when_solved = True
   run.evaluate_every = 20  # training episodes; ours
   run.held_out_episodes = 20  # the same in every evaluation; ours

@@ -14,12 +14,14 @@ from types import TracebackType
 from typing import Protocol
 
 from armfarm.launchers import build
+from armfarm.launchers.app import UserError
 from armfarm.launchers.build import Parts
 from armfarm.replay import types
 from armfarm.workers.collector import Stop
 
 _JOIN = 30.0  # s that a worker may take to end
 _WATCH = 0.2  # s between two looks at whether the parent is there
+_DEATHS = 3  # of one collector in a row, after which the run gives up
 _PARENT = 'ARMFARM_PARENT'  # tells a role's process who started it
 
 
@@ -121,6 +123,7 @@ class ProcessCrew:
     address: of the replay server.
     margin: blocks that may be on their way, in steps.
     warn: told in one line of each replacement.
+    check_server: raises if the replay server is gone.
   """
 
   def __init__(
@@ -129,14 +132,19 @@ class ProcessCrew:
     address: str,
     margin: int,
     warn: Callable[[str], None],
+    check_server: Callable[[], None],
   ):
     self._arguments = [f'--workdir={workdir}', f'--address={address}']
     self._margin = margin
     self._warn = warn
+    self._check_server = check_server
     self._processes: dict[int, subprocess.Popen[bytes]] = {}
+    self._hired: dict[int, int] = {}  # first episode of the last one of a number
+    self._deaths: dict[int, int] = {}  # in a row, without an episode between
 
   def hire(self, number: int, first_episode: int) -> None:
     """See `Crew`."""
+    self._hired[number] = first_episode
     self._processes[number] = start_role(
       'collector',
       *self._arguments,
@@ -146,10 +154,21 @@ class ProcessCrew:
 
   def check(self, next_episode: Callable[[int], int]) -> None:
     """See `Crew`."""
+    self._check_server()
     for number, process in list(self._processes.items()):
       if process.poll() is not None:
-        self._warn(f'collector {number} died with code {process.returncode}; replaced')
-        self.hire(number, next_episode(number) + self._margin)
+        self._replace(number, process.returncode, next_episode(number))
+
+  def _replace(self, number: int, code: int, next_episode: int) -> None:
+    worked = next_episode > self._hired[number]
+    self._deaths[number] = 1 if worked else self._deaths.get(number, 0) + 1
+    if self._deaths[number] >= _DEATHS:
+      raise UserError(
+        f'collector {number} died {_DEATHS} times without an episode, last with code'
+        f' {code}: mend what it says above, the same command goes on'
+      )
+    self._warn(f'collector {number} died with code {code}; replaced')
+    self.hire(number, max(next_episode, self._hired[number]) + self._margin)
 
   def __enter__(self) -> ProcessCrew:
     return self

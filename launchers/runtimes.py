@@ -13,6 +13,7 @@ import queue
 from typing import Any, Protocol
 
 from armfarm.launchers import build
+from armfarm.launchers.app import UserError
 from armfarm.launchers.build import Parts
 from armfarm.launchers.crew import Crew
 from armfarm.launchers.crew import Threads
@@ -50,8 +51,8 @@ class Runtime(Protocol):
 class Sync:
   """Collectors and trainer in lock step.
 
-  In every round each collector takes one block of steps, then the trainer makes the
-  updates that these pay for.
+  In every round each collector takes one block of steps, and the trainer makes the
+  updates that it pays for.
   """
 
   def __init__(self, parts: Parts, replay: types.Replay):
@@ -82,15 +83,16 @@ class Sync:
     """See `Runtime`."""
     self.trainer.publish()
     while not (supervisor.done or stop.is_set()):
+      episodes: list[Episode] = []
       for collector in self._collectors:
         collector.send()
-      for _ in self._collectors:
-        supervisor.after(self.trainer.advance(self._take()))
+        episodes += self.trainer.advance(self._take())
+      supervisor.after(episodes)  # between rounds no block is on its way
 
   def _take(self) -> types.Block:
     block = self._replay.take(timeout=30.0)
     if block is None:
-      raise RuntimeError('replay lost a block: is its server running?')
+      raise UserError('replay lost a block: is its server running? run this again')
     return block
 
 

@@ -68,7 +68,7 @@ def run(config: ConfigDict, launch: Launch, workdir: pathlib.Path, stop: Stop) -
   parts = build.make_parts(config)
   transport.check(launch.replay)
   workdirs.open_run(workdir, config, launch._asdict())
-  with opened(parts, launch, workdir) as session:
+  with workdirs.locked(workdir), opened(parts, launch, workdir) as session:
     try:
       session.runtime.run(session.supervisor, stop)
       session.supervisor.finish()
@@ -136,8 +136,10 @@ def make_runtime(
   if replay.address is None:
     threads = crew.ThreadCrew(parts, replay.replay)
     return runtimes.Async(parts, replay.replay, threads)
-  margin = (parts.config.replay.max_blocks + 2) * parts.config.run.block_steps
-  processes = crew.ProcessCrew(workdir, replay.address, margin, progress.note)
+  margin = (parts.config.replay.max_blocks + 8) * parts.config.run.block_steps
+  processes = crew.ProcessCrew(
+    workdir, replay.address, margin, progress.note, replay.check
+  )
   return runtimes.Async(parts, replay.replay, processes)
 
 

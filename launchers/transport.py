@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 import contextlib
 import pathlib
+import subprocess
 from typing import Any
 
 import portpicker
@@ -51,9 +52,21 @@ def templates(parts: build.Parts) -> Any:
 class Opened:
   """Replay as the trainer sees it, and where other processes find it."""
 
-  def __init__(self, replay: types.Replay, address: str | None):
+  def __init__(
+    self,
+    replay: types.Replay,
+    address: str | None,
+    server: subprocess.Popen[bytes] | None = None,
+  ):
     self.replay = replay
     self.address = address
+    self._server = server
+
+  def check(self) -> None:
+    """Raises UserError if a server of its own has died."""
+    if self._server is not None and self._server.poll() is not None:
+      code = self._server.returncode
+      raise UserError(f'the replay server died with code {code}: run this again')
 
 
 @contextlib.contextmanager
@@ -74,6 +87,7 @@ def opened(kind: str, parts: build.Parts, workdir: pathlib.Path) -> Iterator[Ope
     return
   reverb_replay, shapes = load_reverb(), templates(parts)
   with contextlib.ExitStack() as stack:
+    apart = None
     if kind == 'reverb':
       server = reverb_replay.serve(shapes, max_blocks, None)
       address = f'127.0.0.1:{server.port}'
@@ -85,4 +99,4 @@ def opened(kind: str, parts: build.Parts, workdir: pathlib.Path) -> Iterator[Ope
     replay = reverb_replay.ReverbReplay(address, shapes, server)
     stack.callback(replay.close)
     replay.wait_until_ready(_STARTUP)
-    yield Opened(replay, address)
+    yield Opened(replay, address, apart)

@@ -10,6 +10,9 @@ curve.png, videos/
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+import contextlib
+import fcntl
 import json
 import pathlib
 from typing import Any
@@ -20,6 +23,8 @@ from armfarm.launchers.app import UserError
 from armfarm.workers.checkpoints import write_json
 
 _CONFIG = 'config.json'
+_LOCK = '.lock'
+_OURS = (_LOCK, f'{_CONFIG}.tmp')  # what a start that was cut short leaves
 # What may change when a run goes on: when it ends and what it writes, not what it is.
 _FREE = ('run.max_episodes', 'run.stop_when_solved', 'run.checkpoint_every')
 
@@ -67,7 +72,7 @@ def open_run(
     workdir.mkdir(parents=True, exist_ok=True)
     if (workdir / _CONFIG).exists():
       _check_same(workdir, read_config(workdir), content)
-    elif any(workdir.iterdir()):
+    elif any(path.name not in _OURS for path in workdir.iterdir()):
       raise UserError(
         f'{workdir} is not empty and holds no run: choose another --workdir'
       )
@@ -77,6 +82,21 @@ def open_run(
       f'{workdir} cannot be written ({error.strerror}): choose another --workdir'
     ) from error
   return workdir
+
+
+@contextlib.contextmanager
+def locked(workdir: pathlib.Path) -> Iterator[None]:
+  """Keeps other processes from running in a folder.
+
+  Raises:
+    UserError: one does.
+  """
+  with (workdir / _LOCK).open('w') as file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+      raise UserError(f'{workdir} is in use by another process: let it end') from error
+    yield
 
 
 def _check_same(

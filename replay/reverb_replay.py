@@ -15,6 +15,7 @@ would be the bottleneck.
 from __future__ import annotations
 
 from collections.abc import Iterator
+import itertools
 import queue
 import threading
 import time
@@ -29,6 +30,7 @@ from armfarm.agents import types as agent_types
 from armfarm.replay import types
 
 _POLL = 0.2  # s between two looks at whether to stop
+_JOIN = 10.0  # s that the reader may take to end
 
 
 def quiet_tensorflow() -> None:
@@ -76,7 +78,7 @@ class Templates:
 
 
 def serve(templates: Templates, max_blocks: int, port: int | None) -> reverb.Server:
-  """Starts a server on the loopback interface.
+  """Starts a server; Reverb 0.14 has it listen on every interface.
 
   Args:
     templates: shapes and types of the tables.
@@ -163,6 +165,7 @@ class ReverbReplay:
     self._arrived: queue.Queue[types.Block] = queue.Queue(4)
     self._stop = threading.Event()
     self._reader: threading.Thread | None = None
+    self._fault: BaseException | None = None  # that the reader died of
 
   def wait_until_ready(self, timeout: float) -> None:
     """Waits for the server to answer.
@@ -189,6 +192,8 @@ class ReverbReplay:
     try:
       return self._arrived.get(timeout=timeout)
     except queue.Empty:
+      if self._fault is not None:
+        raise ConnectionError(f'{self._address} serves no more') from self._fault
       return None
 
   def publish(self, published: types.Published) -> None:
@@ -218,7 +223,7 @@ class ReverbReplay:
     """See `types.Replay`."""
     self._stop.set()
     if self._reader is not None:
-      self._reader.join()
+      self._reader.join(_JOIN)
     if self._outlet is not None:
       self._outlet.close()
     if self._server is not None:
@@ -229,12 +234,14 @@ class ReverbReplay:
     return self._client.server_info(timeout=10)[table].current_size
 
   def _read(self) -> None:
-    while not self._stop.is_set():
-      for leaves in self._blocks():
-        self._deliver(jax.tree.unflatten(self._block, leaves))
+    try:
+      for sample in self._samples():
+        self._deliver(jax.tree.unflatten(self._block, list(sample.data)))
+    except BaseException as error:
+      self._fault = error
 
-  def _blocks(self) -> Iterator[list[np.ndarray]]:
-    """Yields blocks until told to stop, or until none has come for a while."""
+  def _samples(self) -> Iterator[reverb.ReplaySample]:
+    """Yields what the table holds, each once, until told to stop."""
     dataset = reverb.TrajectoryDataset.from_table_signature(
       self._address,
       'online',
@@ -242,10 +249,9 @@ class ReverbReplay:
       num_workers_per_iterator=1,
       rate_limiter_timeout_ms=int(1000 * _POLL),
     )
-    for sample in dataset.as_numpy_iterator():
-      if self._stop.is_set():
-        return
-      yield list(sample.data)
+    while not self._stop.is_set():  # an iterator ends when none came for a while
+      samples = dataset.as_numpy_iterator()
+      yield from itertools.takewhile(lambda _: not self._stop.is_set(), samples)
 
   def _deliver(self, block: types.Block) -> None:
     while not self._stop.is_set():

@@ -81,13 +81,11 @@ class Checkpoints:
     """Commits a checkpoint, then removes those that are too old.
 
     Args:
-      env_steps: its number; a checkpoint of that number is kept as it is.
+      env_steps: its number; a second one of that number stands behind the first.
       trees: trees of arrays by name.
       progress: whatever else there is, ready for JSON.
     """
-    path = self._directory / f'{env_steps:012d}'
-    if (path / _MANIFEST).exists():
-      return
+    path = self._free(f'{env_steps:012d}')
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir()
     for name, tree in trees.items():
@@ -144,6 +142,13 @@ class Checkpoints:
     for newer in self._committed():
       if newer > path:
         shutil.rmtree(newer)
+
+  def _free(self, name: str) -> pathlib.Path:
+    """Returns a path that no committed checkpoint has, behind all of that name."""
+    taken = [p.name for p in self._committed() if p.name.partition('.')[0] == name]
+    if taken:
+      name = f'{name}.{int(taken[-1].partition(".")[2] or 0) + 1:03d}'
+    return self._directory / name
 
   def _committed(self) -> list[pathlib.Path]:
     paths = self._directory.iterdir()

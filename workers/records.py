@@ -32,7 +32,7 @@ class Records:
     self._file = path.open('a')
     self._lock = threading.Lock()
     self._board = tensorboardX.SummaryWriter(
-      str(workdir / 'tensorboard'), purge_step=env_steps or None
+      str(workdir / 'tensorboard'), purge_step=env_steps + 1 if env_steps else None
     )
 
   def write(self, kind: str, env_steps: int, row: dict[str, Any]) -> None:

@@ -139,6 +139,7 @@ class Supervisor:
     self._episode: Episode | None = None
     self._next_evaluation = options.evaluate_every
     self._next_checkpoint = options.checkpoint_every
+    self._waiting: list[int] = []  # episodes of trials that were not reported yet
     self._began = (time.monotonic(), Counters())
     self.criteria = Criteria()
     self.stopwatch = Stopwatch()
@@ -164,13 +165,19 @@ class Supervisor:
     self._progress.show(self._line())
 
   def evaluate(self) -> None:
-    """Has the present policy tried."""
+    """Has the present policy tried.
+
+    Raises:
+      Diverged: what it learned is not finite.
+    """
     trainer = self._trainer
+    trainer.check()
     row = {'updates': trainer.counters.updates, **trainer.metrics()}
     self._records.write('learner', trainer.counters.env_steps, row)
     variables = trainer.variables()
     request = Request(trainer.counters, self.stopwatch.read(), variables)
     began = time.monotonic()
+    self._waiting.append(self._next_evaluation - self._options.evaluate_every)
     self._submit(self, request)
     self.stopwatch.skip(time.monotonic() - began)
 
@@ -181,12 +188,13 @@ class Supervisor:
     self.save()
 
   def report(self, request: Request, trial: Trial) -> None:
-    """Takes the outcome of a trial; may be called from another thread."""
+    """Takes the outcome of the oldest request; may be called from another thread."""
+    row = {**request.counters._asdict(), 'seconds': request.seconds, **trial._asdict()}
     with self._lock:
       self.criteria = self.criteria.after(request, trial, self._tried)
       self._tried = request._replace(variables=None)
-    row = {**request.counters._asdict(), 'seconds': request.seconds, **trial._asdict()}
-    self._records.write('evaluation', request.counters.env_steps, row)
+      self._waiting.pop(0)
+      self._records.write('evaluation', request.counters.env_steps, row)
 
   def save(self) -> None:
     """Saves a checkpoint.
@@ -198,15 +206,17 @@ class Supervisor:
       Diverged: the loss is not finite; nothing is saved.
     """
     self._trainer.publish()
-    with self._lock:
+    with self._lock:  # criteria and rows belong together
       criteria, tried = self.criteria, self._tried
+      evaluation = min([self._next_evaluation, *self._waiting])
+      position = self._records.position()
     progress = {
       'trainer': self._trainer.progress(),
       'criteria': criteria._asdict(),
       'tried': [tried.counters, tried.seconds],
       'seconds': self.stopwatch.read(),
-      'next': [self._next_evaluation, self._next_checkpoint],
-      'metrics_bytes': self._records.position(),
+      'next': [evaluation, self._next_checkpoint],
+      'metrics_bytes': position,
     }
     env_steps = self._trainer.counters.env_steps
     trees = {'run': self._arrays(), 'policy': self._trainer.variables()}

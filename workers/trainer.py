@@ -259,11 +259,12 @@ class Trainer:
     self._published = self.counters.updates
 
   def check(self) -> None:
-    """Raises Diverged if the loss of the last call is not finite."""
-    loss = self._metrics.get('loss', 0.0)
-    if not np.isfinite(loss):
+    """Raises Diverged if a metric of the last call is not finite."""
+    for name, value in self._metrics.items():
+      if np.isfinite(value):
+        continue
       raise Diverged(
-        f'the loss is {loss} after {self.counters.updates} updates'
+        f'the {name} is {value} after {self.counters.updates} updates'
         f' ({self.counters.episodes} episodes): start anew with a lower learning rate'
         ' or smaller weights of the reward'
       )
@@ -294,7 +295,7 @@ class Trainer:
   def progress(self) -> dict[str, Any]:
     """The numbers that `restore` needs, ready for JSON."""
     last = {str(collector): list(row) for collector, row in self._last.items()}
-    return {'counters': self.counters._asdict(), 'last': last}
+    return {'counters': self.counters._asdict(), 'last': last, 'dropped': self.dropped}
 
   def restore(self, state: dict[str, Any], progress: dict[str, Any]) -> None:
     """Goes on from where `state` and `progress` were taken."""
@@ -303,6 +304,7 @@ class Trainer:
     self._key = jax.random.wrap_key_data(state['key'])
     self.counters = Counters(**progress['counters'])
     self._last = {int(c): Last(*row) for c, row in progress['last'].items()}
+    self.dropped = progress['dropped']
 
   def _finished(
     self, collector: int, block: types.Block, total: float

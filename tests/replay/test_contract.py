@@ -225,9 +225,11 @@ def test_what_comes_while_one_waits_is_taken(open_replay, block, published):
     writer.close()
 
   thread = threading.Thread(target=later)
+  began = time.monotonic()
   thread.start()
   assert replay.latest(_PATIENCE).version == 7
   assert replay.take(_PATIENCE).version[0] == 7
+  assert time.monotonic() - began < _PATIENCE
   thread.join()
 
 

@@ -76,10 +76,12 @@ def test_there_may_be_none(checkpoints, warnings):
   assert not warnings
 
 
-def test_a_number_is_saved_once(checkpoints):
-  _save(checkpoints, 7)
-  checkpoints.save(7, {'run': {'number': np.zeros(3)}}, {'number': 'another'})
-  assert checkpoints.read()[1] == {'number': 7}
+def test_a_number_may_be_saved_again_and_the_last_one_counts(checkpoints):
+  for count in range(12):
+    checkpoints.save(7, {'run': {'number': np.zeros(3)}}, {'number': count})
+    assert checkpoints.read()[1] == {'number': count}
+  _save(checkpoints, 8)
+  assert checkpoints.read()[1] == {'number': 8}
 
 
 def _largest(path):
@@ -140,7 +142,8 @@ def test_a_run_that_went_back_leaves_no_future(checkpoints, tmp_path, warnings):
   assert len(warnings) == 1
 
 
-def test_what_was_not_committed_is_removed(checkpoints, tmp_path, monkeypatch):
+@pytest.mark.parametrize('clean', [True, False])
+def test_what_was_not_committed_makes_room(checkpoints, tmp_path, monkeypatch, clean):
   _save(checkpoints, 1)
 
   def killed(path, content):
@@ -152,8 +155,9 @@ def test_what_was_not_committed_is_removed(checkpoints, tmp_path, monkeypatch):
       _save(checkpoints, 2)
   assert _names(tmp_path / 'checkpoints') == [1, 2]
   assert checkpoints.read()[1] == {'number': 1}
-  checkpoints.clean()
-  assert _names(tmp_path / 'checkpoints') == [1]
+  if clean:
+    checkpoints.clean()
+    assert _names(tmp_path / 'checkpoints') == [1]
   _save(checkpoints, 2)
   assert checkpoints.read()[1] == {'number': 2}
 
@@ -185,7 +189,12 @@ def test_json_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
   def killed(*_):
     raise KeyboardInterrupt
 
-  monkeypatch.setattr(files.os, 'fsync', killed)
-  with pytest.raises(KeyboardInterrupt):
-    files.write_json(path, {'b': 2})
+  with monkeypatch.context() as patch:
+    patch.setattr(files.os, 'fsync', killed)
+    with pytest.raises(KeyboardInterrupt):
+      files.write_json(path, {'b': 2})
   assert json.loads(path.read_text()) == {'a': 1}
+  with path.open() as reader:  # has the old one open, and keeps it
+    files.write_json(path, {'b': 2})
+    assert json.load(reader) == {'a': 1}
+  assert json.loads(path.read_text()) == {'b': 2}

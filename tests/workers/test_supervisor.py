@@ -64,9 +64,12 @@ class _Trainer:
     count = self.counters.episodes + episodes
     self.counters = Counters(10 * count, 10 * count, count)
 
-  def publish(self):
+  def check(self):
     if self.diverged:
       raise Diverged
+
+  def publish(self):
+    self.check()
     self.published += 1
 
   def variables(self):
@@ -82,13 +85,15 @@ class _Trainer:
 class _Farm:
   """A supervisor among notebooks: whatever it asks for is written down.
 
-  Training takes a second an episode, a trial a hundred. The trials are those given.
+  Training takes a second an episode, a trial a hundred. The trials are those given;
+  without `reports` their outcomes wait for `report`.
   """
 
-  def __init__(self, time, trials, **options):
+  def __init__(self, time, trials, *, reports=True, **options):
     numbers = dict(max_episodes=1000, evaluate_every=20, checkpoint_every=30)
     numbers |= dict(stop_when_solved=True) | options
-    self.time, self.trials = time, iter(trials)
+    self.time, self.trials, self._reports = time, iter(trials), reports
+    self._waiting = []
     self.trainer = _Trainer()
     self.tried, self.saved, self.rows, self.shown = [], [], [], []
     self.supervisor = supervisors.Supervisor(
@@ -110,9 +115,15 @@ class _Farm:
       self.supervisor.after([_EPISODE] * episodes)
 
   def _submit(self, supervisor, request):
+    assert supervisor is self.supervisor
     self.tried.append(request)
-    self.time.now += 100
-    supervisor.report(request, next(self.trials))
+    self._waiting.append(request)
+    if self._reports:
+      self.time.now += 100
+      self.report()
+
+  def report(self):
+    self.supervisor.report(self._waiting.pop(0), next(self.trials))
 
   @property
   def trial_episodes(self):
@@ -203,12 +214,42 @@ def test_a_run_that_was_stopped_is_saved_and_not_tried(farm):
   assert [row[0] for row in farm.saved] == [250]
 
 
-def test_a_run_that_diverged_is_not_saved(farm):
+def test_a_policy_that_diverged_is_not_tried(farm):
+  run = farm([_LOST])
+  run.trainer.diverged = True
+  with pytest.raises(Diverged):
+    run.train(20)
+  assert not run.tried
+
+
+@pytest.mark.parametrize('episodes', [20, 30])
+def test_a_run_that_diverged_is_neither_tried_nor_saved(farm, episodes):
   farm = farm()
+  farm.train(1, blocks=episodes - 1)
   farm.trainer.diverged = True
   with pytest.raises(Diverged):
-    farm.train(1, blocks=30)
-  assert not farm.saved
+    farm.train(1)
+  assert (len(farm.tried), farm.saved) == (episodes > 20, [])
+
+
+def test_a_trial_that_was_not_reported_is_asked_for_again(farm):
+  busy = farm(reports=False)
+  busy.train(1, blocks=65)  # trials at 20, 40 and 60
+  busy.report()
+  busy.supervisor.save()
+  assert busy.saved[-1][2]['next'] == [40, 90]
+  busy.report()
+  busy.report()
+  busy.supervisor.save()
+  assert busy.saved[-1][2]['next'] == [80, 90]
+
+
+def test_a_trial_that_was_not_reported_is_repeated_after_a_resume(farm):
+  farm = farm()
+  farm.supervisor._submit = lambda supervisor, request: None  # it takes its time
+  farm.train(1, blocks=30)
+  _, _, progress = farm.saved[-1]
+  assert progress['next'] == [20, 60]
 
 
 def test_a_run_goes_on_where_it_was_saved(farm):

@@ -42,6 +42,15 @@ def test_the_ratio_is_exact(
   assert trainer.metrics()['updates_per_step'] == ratio
 
 
+def test_updates_that_are_due_are_caught_up_on(make_trainer, script):
+  trainer, _ = make_trainer(block_steps=2, warmup_steps=2)
+  for block in script('.' * 8, 2):
+    trainer.ingest(block)
+  assert trainer.counters == Counters(env_steps=8)
+  trainer.train_due()
+  assert trainer.counters == Counters(env_steps=8, updates=6)
+
+
 @pytest.mark.parametrize(
   ('updates_per_step', 'block_steps', 'message'),
   [
@@ -104,6 +113,15 @@ def test_what_arrives_again_is_dropped_and_counted(make_trainer, script):
     dropped.append(trainer.dropped)
   assert dropped == [0, 0, 2, 2, 4, 6, 8, 8, 8, 10]
   assert trainer.counters == Counters(env_steps=10, updates=10, episodes=2)
+
+
+def test_a_block_of_one_step_that_arrives_again_is_dropped(make_trainer, script):
+  trainer, _ = make_trainer(block_steps=1)
+  for block in script('.T.', 1):
+    trainer.advance(block)
+    trainer.advance(block)
+  assert trainer.dropped == 3
+  assert trainer.counters == Counters(env_steps=3, updates=3, episodes=1)
 
 
 def _episode(number, steps, total, success=False, **changes):
