@@ -2,21 +2,26 @@
 
   python benchmarks/trainer.py
 
-Prints updates per second of the trainer's loop, fed by a thread through replay as in a
-run, with sampling, publishing and metrics; of the same updates bare in a scan, their
-minibatches given; and of the replay memory's sampler alone. The ratio is the trainer's
-rate over the smaller of the two others. All take turns in one process, round by round,
-so that a change of the machine's speed meets them alike.
+Prints updates per second of the trainer's loop, fed through replay as in a run, by a
+thread in memory and by a process over Reverb, with sampling, publishing and metrics; of
+the same updates bare in a scan, their minibatches given; and of the replay memory's
+sampler alone. The ratio is the trainer's rate over the smaller of the two others. All
+take turns in one process, round by round, so that a change of the machine's speed meets
+them alike.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+import contextlib
 import functools
 import itertools
 import pathlib
 import statistics
+import subprocess
+import sys
 import tempfile
+import threading
 import time
 from typing import Any
 
@@ -37,6 +42,7 @@ from armfarm.workers.collector import Stop
 from armfarm.workers.trainer import Trainer
 
 _ROUNDS = flags.DEFINE_integer('rounds', 9, 'Rounds; the medians are printed.')
+_FEED = flags.DEFINE_string('feed', '', 'Only feed the Reverb server at this address.')
 _UPDATES = flags.DEFINE_integer('updates', 1000, 'Updates in a round.')
 
 
@@ -72,6 +78,22 @@ def feed(parts: build.Parts, replay: types.Replay, stop: Stop) -> None:
     if writer.flush(0.1):
       writer.insert(next(source))
   writer.close()
+
+
+@contextlib.contextmanager
+def feeder(parts: build.Parts, opened: transport.Opened) -> Iterator[None]:
+  """Feeds replay as a run does: from a thread in memory, from a process over Reverb."""
+  if opened.address is None:
+    with Threads() as threads:
+      threads.start('feeder', functools.partial(feed, parts, opened.replay))
+      yield
+    return
+  process = subprocess.Popen([sys.executable, __file__, f'--feed={opened.address}'])
+  try:
+    yield
+  finally:
+    process.kill()
+    process.wait()
 
 
 class Loop:
@@ -152,9 +174,8 @@ def compare(kind: str, parts: build.Parts) -> dict[str, float]:
   with (
     tempfile.TemporaryDirectory() as folder,
     transport.opened(kind, parts, pathlib.Path(folder)) as opened,
-    Threads() as threads,
+    feeder(parts, opened),
   ):
-    threads.start('feeder', functools.partial(feed, parts, opened.replay))
     functions = {
       'trainer_rate': Loop(parts, opened.replay).run,
       'update_rate': bare_update(parts),
@@ -173,6 +194,10 @@ def main(argv: list[str]) -> None:
   config = naf.get_config('reach')
   config.run.warmup_steps = config.run.block_steps
   parts = build.make_parts(config)
+  if _FEED.value:
+    reverb_replay, shapes = transport.load_reverb(), transport.templates(parts)
+    replay = reverb_replay.ReverbReplay(_FEED.value, shapes)
+    return feed(parts, replay, threading.Event())
   source = rows.Source('python benchmarks/trainer.py', rows.commit(), rows.machine())
   for kind in ('memory', 'reverb'):
     found = compare(kind, parts)

@@ -10,7 +10,6 @@ that share a dtype.
 from __future__ import annotations
 
 from collections.abc import Callable
-import math
 from typing import Any, NamedTuple
 
 import chex
@@ -20,9 +19,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from armfarm.replay import types
+from armfarm.replay.packing import Packed
+from armfarm.replay.packing import pack
+from armfarm.replay.packing import unpack
 
 Memory = Any  # flashbax's TrajectoryBufferState, of packed items
-Packed = dict[str, Any]  # by name of the dtype, [T F] or [B F]
 
 
 class Buffer(NamedTuple):
@@ -82,30 +83,9 @@ def make(item: types.Item, capacity: int, block_steps: int, samples: int) -> Buf
   return Buffer(init, pack, add_in_place, sample, stored)
 
 
-def pack(items: types.Item) -> Packed:
-  """Packs items [T] into one array [T F] for each dtype."""
-  columns: dict[str, list[np.ndarray]] = {}
-  for leaf in jax.tree.leaves(items):
-    columns.setdefault(leaf.dtype.name, []).append(leaf.reshape(len(leaf), -1))
-  return {name: np.concatenate(parts, axis=1) for name, parts in columns.items()}
-
-
 def pack_one(item: types.Item) -> Packed:
   """Packs one item as a block of one."""
   return pack(jax.tree.map(lambda x: np.asarray(x)[None], item))
-
-
-def unpack(item: types.Item, packed: Packed) -> types.Item:
-  """Returns the items [B] that `pack` made of items like `item`."""
-  leaves, structure = jax.tree.flatten(item)
-  used = dict.fromkeys(packed, 0)
-  fields = []
-  for leaf in leaves:
-    name, shape = np.asarray(leaf).dtype.name, np.shape(leaf)
-    rows, start = packed[name], used[name]
-    used[name] += math.prod(shape)
-    fields.append(rows[:, start : used[name]].reshape(len(rows), *shape))
-  return jax.tree.unflatten(structure, fields)
 
 
 def add_in_place(memory: Memory, packed: Packed) -> Memory:

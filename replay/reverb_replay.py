@@ -5,7 +5,7 @@ Two tables, by name:
   online     a queue of blocks: each is taken once, and writers wait while it is full
   variables  one item, the newest variables
 
-A block travels as the flat list of its arrays and is rebuilt from a local template, so
+A block travels as one array for each dtype and is rebuilt from a local template, so
 that nothing is pickled and the tables' signatures check every shape and type. The
 trainer keeps what it took in its own memory (`armfarm.replay.buffer`): drained in
 blocks, Reverb feeds a learner as fast as memory does, sampled one transition an item it
@@ -28,6 +28,8 @@ import tensorflow as tf
 
 from armfarm.agents import types as agent_types
 from armfarm.replay import types
+from armfarm.replay.packing import pack
+from armfarm.replay.packing import unpack
 
 _POLL = 0.2  # s between two looks at whether to stop
 _JOIN = 10.0  # s that the reader may take to end
@@ -88,7 +90,9 @@ def serve(templates: Templates, max_blocks: int, port: int | None) -> reverb.Ser
   quiet_tensorflow()
   variables = types.Published(0, 0.0, templates.variables)
   tables = [
-    reverb.Table.queue('online', max_blocks, signature=_signature(templates.block)),
+    reverb.Table.queue(
+      'online', max_blocks, signature=_signature(pack(templates.block))
+    ),
     reverb.Table(
       'variables',
       sampler=reverb.selectors.Lifo(),
@@ -132,7 +136,7 @@ class ReverbWriter:
 
   def insert(self, block: types.Block) -> None:
     """See `types.Writer`."""
-    self._channel.put(jax.tree.leaves(block))
+    self._channel.put(jax.tree.leaves(pack(block)))
 
   def flush(self, timeout: float) -> bool:
     """See `types.Writer`."""
@@ -159,7 +163,8 @@ class ReverbReplay:
     self._address = address
     self._server = server
     self._client = reverb.Client(address)
-    self._block = jax.tree.structure(templates.block)
+    self._packed = jax.tree.structure(pack(templates.block))
+    self._step = jax.tree.map(lambda x: x[0], templates.block)
     self._variables = jax.tree.structure(templates.variables)
     self._outlet: _Channel | None = None  # to open one waits for the server
     self._arrived: queue.Queue[types.Block] = queue.Queue(4)
@@ -236,7 +241,8 @@ class ReverbReplay:
   def _read(self) -> None:
     try:
       for sample in self._samples():
-        self._deliver(jax.tree.unflatten(self._block, list(sample.data)))
+        packed = jax.tree.unflatten(self._packed, list(sample.data))
+        self._deliver(unpack(self._step, packed))
     except BaseException as error:
       self._fault = error
 

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import portpicker
 import pytest
+import reverb
 
 from armfarm.replay import reverb_replay
 
@@ -113,3 +114,14 @@ def test_a_server_that_is_not_there_is_missed_in_time(item, published):
   with pytest.raises(TimeoutError, match=f'no Reverb server answered at {address}'):
     replay.wait_until_ready(1.0)
   replay.close()
+
+
+def test_what_the_reader_dies_of_is_told(item, published):
+  templates = reverb_replay.Templates(item, 3, published(0).variables)
+  server = reverb.Server([reverb.Table.queue('another', 1)], port=None)
+  address = f'127.0.0.1:{server.port}'
+  replay = reverb_replay.ReverbReplay(address, templates)
+  with pytest.raises(ConnectionError, match=f'{address} serves no more'):
+    replay.take(_PATIENCE / 10)
+  replay.close()
+  server.stop()

@@ -76,10 +76,15 @@ def test_there_may_be_none(checkpoints, warnings):
   assert not warnings
 
 
-def test_a_number_may_be_saved_again_and_the_last_one_counts(checkpoints):
+def test_a_number_may_be_saved_again_and_the_last_one_counts(checkpoints, tmp_path):
+  kept = []
   for count in range(12):
     checkpoints.save(7, {'run': {'number': np.zeros(3)}}, {'number': count})
     assert checkpoints.read()[1] == {'number': count}
+    names = (path.name for path in (tmp_path / 'checkpoints').iterdir())
+    kept.append(sorted(name.removeprefix(f'{0:011d}') for name in names))
+  assert kept[:3] == [['7'], ['7', '7.001'], ['7.001', '7.002']]
+  assert kept[-1] == ['7.010', '7.011']
   _save(checkpoints, 8)
   assert checkpoints.read()[1] == {'number': 8}
 

@@ -214,14 +214,6 @@ def test_a_run_that_was_stopped_is_saved_and_not_tried(farm):
   assert [row[0] for row in farm.saved] == [250]
 
 
-def test_a_policy_that_diverged_is_not_tried(farm):
-  run = farm([_LOST])
-  run.trainer.diverged = True
-  with pytest.raises(Diverged):
-    run.train(20)
-  assert not run.tried
-
-
 @pytest.mark.parametrize('episodes', [20, 30])
 def test_a_run_that_diverged_is_neither_tried_nor_saved(farm, episodes):
   farm = farm()
@@ -242,14 +234,6 @@ def test_a_trial_that_was_not_reported_is_asked_for_again(farm):
   busy.report()
   busy.supervisor.save()
   assert busy.saved[-1][2]['next'] == [80, 90]
-
-
-def test_a_trial_that_was_not_reported_is_repeated_after_a_resume(farm):
-  farm = farm()
-  farm.supervisor._submit = lambda supervisor, request: None  # it takes its time
-  farm.train(1, blocks=30)
-  _, _, progress = farm.saved[-1]
-  assert progress['next'] == [20, 60]
 
 
 def test_a_run_goes_on_where_it_was_saved(farm):

@@ -1,0 +1,37 @@
+"""Trees of steps as a few arrays: one for each dtype, so that none is converted.
+
+What travels and what is stored are small arrays by the dozen. Handing over each costs
+more than its bytes do. Letters as in `armfarm.replay.types`, and [F] the numbers of one
+step that share a dtype.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import numpy as np
+
+Packed = dict[str, Any]  # by name of the dtype, [T F]
+
+
+def pack(steps: Any) -> Packed:
+  """Packs a tree of arrays, each [T ...], into one array [T F] for each dtype."""
+  columns: dict[str, list[np.ndarray]] = {}
+  for leaf in jax.tree.leaves(steps):
+    columns.setdefault(leaf.dtype.name, []).append(leaf.reshape(len(leaf), -1))
+  return {name: np.concatenate(parts, axis=1) for name, parts in columns.items()}
+
+
+def unpack(step: Any, packed: Packed) -> Any:
+  """Returns the tree of [T ...] that `pack` was given; `step` is one of it, [...]."""
+  leaves, structure = jax.tree.flatten(step)
+  used = dict.fromkeys(packed, 0)
+  fields = []
+  for leaf in leaves:
+    name, shape = np.asarray(leaf).dtype.name, np.shape(leaf)
+    rows, start = packed[name], used[name]
+    used[name] += math.prod(shape)
+    fields.append(rows[:, start : used[name]].reshape(len(rows), *shape))
+  return jax.tree.unflatten(structure, fields)
