@@ -7,9 +7,8 @@ Two tables, by name:
 
 A block travels as one array for each dtype and is rebuilt from a local template, so
 that nothing is pickled and the tables' signatures check every shape and type. The
-trainer keeps what it took in its own memory (`armfarm.replay.buffer`): drained in
-blocks, Reverb feeds a learner as fast as memory does, sampled one transition an item it
-would be the bottleneck.
+trainer keeps what it took in its own memory (`armfarm.replay.buffer`) and samples
+there: an item is a block, not a transition, and crosses once.
 """
 
 from __future__ import annotations
