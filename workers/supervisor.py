@@ -161,7 +161,8 @@ class Supervisor:
       self.evaluate()
     if counters.episodes >= self._next_checkpoint:
       self._next_checkpoint += self._options.checkpoint_every
-      self.save()
+      if not self.done:  # `finish` saves the last
+        self.save()
     self._progress.show(self._line())
 
   def evaluate(self) -> None:
