@@ -13,10 +13,8 @@ there: an item is a block, not a transition, and crosses once.
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Iterator
-import itertools
-import queue
-import threading
 import time
 from typing import Any
 
@@ -30,8 +28,8 @@ from armfarm.replay import types
 from armfarm.replay.packing import pack
 from armfarm.replay.packing import unpack
 
-_POLL = 0.2  # s between two looks at whether to stop
-_JOIN = 10.0  # s that the reader may take to end
+_POLL = {'online': 0.005, 'variables': 0.2}  # s between two looks at an empty table
+_SERVER_TIMEOUT = 10.0  # s that a server may take to answer
 
 
 def quiet_tensorflow() -> None:
@@ -166,10 +164,7 @@ class ReverbReplay:
     self._step = jax.tree.map(lambda x: x[0], templates.block)
     self._variables = jax.tree.structure(templates.variables)
     self._outlet: _Channel | None = None  # to open one waits for the server
-    self._arrived: queue.Queue[types.Block] = queue.Queue(4)
-    self._stop = threading.Event()
-    self._reader: threading.Thread | None = None
-    self._fault: BaseException | None = None  # that the reader died of
+    self._taken: collections.deque[types.Block] = collections.deque()
 
   def wait_until_ready(self, timeout: float) -> None:
     """Waits for the server to answer.
@@ -189,78 +184,67 @@ class ReverbReplay:
     return ReverbWriter(self._client)
 
   def take(self, timeout: float) -> types.Block | None:
-    """See `types.Replay`."""
-    if self._reader is None:
-      self._reader = threading.Thread(target=self._read, name='reverb', daemon=True)
-      self._reader.start()
-    try:
-      return self._arrived.get(timeout=timeout)
-    except queue.Empty:
-      if self._fault is not None:
-        raise ConnectionError(f'{self._address} serves no more') from self._fault
-      return None
+    """See `types.Replay`.
+
+    Raises:
+      ConnectionError: the server is gone, or has no such table.
+    """
+    if not self._taken:
+      # All that waits, each once: a sampler for every block would cost as much again.
+      for data in self._sample('online', self._wait_for('online', timeout)):
+        packed = jax.tree.unflatten(self._packed, data)
+        self._taken.append(unpack(self._step, packed))
+    return self._taken.popleft() if self._taken else None
 
   def publish(self, published: types.Published) -> None:
     """See `types.Replay`."""
     if self._outlet is None:
       self._outlet = _Channel(self._client, 'variables')
     self._outlet.put(_wire(published))
-    if not self._outlet.flush(timeout=10.0):
-      raise TimeoutError(
-        f'the Reverb server at {self._address} took no variables in 10 s'
-      )
+    if not self._outlet.flush(_SERVER_TIMEOUT):
+      server = f'the Reverb server at {self._address}'
+      raise TimeoutError(f'{server} took no variables in {_SERVER_TIMEOUT:.0f} s')
 
   def latest(self, timeout: float) -> types.Published | None:
-    """See `types.Replay`."""
-    deadline = time.monotonic() + timeout
-    while not self._size('variables'):
-      if time.monotonic() >= deadline:
-        return None
-      time.sleep(min(_POLL, timeout))
-    # One sample, none prefetched: a dataset's sampler would serve stale variables.
-    (sample,) = self._client.sample('variables', 1, emit_timesteps=False)
-    version, published, *leaves = sample.data
+    """See `types.Replay`.
+
+    Raises:
+      ConnectionError: the server is gone, or has no such table.
+    """
+    found = list(self._sample('variables', self._wait_for('variables', timeout)))
+    if not found:
+      return None
+    version, published, *leaves = found[0]
     variables = jax.tree.unflatten(self._variables, leaves)
     return types.Published(int(version), float(published), variables)
 
   def close(self) -> None:
     """See `types.Replay`."""
-    self._stop.set()
-    if self._reader is not None:
-      self._reader.join(_JOIN)
     if self._outlet is not None:
       self._outlet.close()
     if self._server is not None:
       self._server.stop()
       self._server = None
 
+  def _wait_for(self, table: str, timeout: float) -> int:
+    """Waits for a table to hold something; returns how many items it holds."""
+    deadline = time.monotonic() + timeout
+    while not (size := self._size(table)):
+      left = deadline - time.monotonic()
+      if left <= 0:
+        break
+      time.sleep(min(_POLL[table], left))
+    return size
+
   def _size(self, table: str) -> int:
-    return self._client.server_info(timeout=10)[table].current_size
-
-  def _read(self) -> None:
     try:
-      for sample in self._samples():
-        packed = jax.tree.unflatten(self._packed, list(sample.data))
-        self._deliver(unpack(self._step, packed))
-    except BaseException as error:
-      self._fault = error
+      return self._client.server_info(timeout=int(_SERVER_TIMEOUT))[table].current_size
+    except (reverb.ReverbError, RuntimeError, KeyError) as error:
+      raise ConnectionError(f'{self._address} serves no {table}') from error
 
-  def _samples(self) -> Iterator[reverb.ReplaySample]:
-    """Yields what the table holds, each once, until told to stop."""
-    dataset = reverb.TrajectoryDataset.from_table_signature(
-      self._address,
-      'online',
-      max_in_flight_samples_per_worker=1,
-      num_workers_per_iterator=1,
-      rate_limiter_timeout_ms=int(1000 * _POLL),
-    )
-    while not self._stop.is_set():  # an iterator ends when none came for a while
-      samples = dataset.as_numpy_iterator()
-      yield from itertools.takewhile(lambda _: not self._stop.is_set(), samples)
-
-  def _deliver(self, block: types.Block) -> None:
-    while not self._stop.is_set():
-      try:
-        return self._arrived.put(block, timeout=_POLL)
-      except queue.Full:
-        continue
+  def _sample(self, table: str, count: int) -> Iterator[list[np.ndarray]]:
+    """Yields the flat arrays of so many items, which are there."""
+    if not count:
+      return
+    for sample in self._client.sample(table, count, emit_timesteps=False):
+      yield list(sample.data)

@@ -3,7 +3,7 @@
   take a block from replay into memory
   while the ratio of updates to steps allows it
     scan: sample a minibatch, update              one call, `updates_per_call` updates
-  every `publish_every` updates, publish the variables
+  every `publish_every` updates, publish the variables, while the next call computes
 
 The trainer takes no block while updates are due, and replay holds few blocks that were
 not taken: so the ratio is enforced in both directions, on whoever is faster.
@@ -212,10 +212,13 @@ class Trainer:
     if (int(origin.episode[0]), int(origin.step[0])) <= (last.episode, last.step):
       self.dropped += len(origin.step)
       return []
-    self._memory = self._add(self._memory, self._buffer.pack(block.items))
+    packed = self._buffer.pack(block.items)
     env_steps = self.counters.env_steps + len(origin.step)
     self.counters = self.counters._replace(env_steps=env_steps)
-    return self._finished(collector, block, last.total)
+    episodes = self._finished(collector, block, last.total)
+    # Last, because it waits for the updates that still read the memory.
+    self._memory = self._add(self._memory, packed)
+    return episodes
 
   @property
   def warm(self) -> bool:
@@ -231,9 +234,13 @@ class Trainer:
   def train_once(self) -> None:
     """Makes `updates_per_call` updates, and publishes when it is time.
 
+    What is published is the learner before this call: it is ready, and on its way
+    while the call computes.
+
     Raises:
       Diverged: the loss was not finite at a publication.
     """
+    ready = (self._learner, self._metrics, self.counters.updates)
     self._learner, self._metrics, self._key = train(
       self._agent,
       self._buffer,
@@ -244,8 +251,8 @@ class Trainer:
     )
     updates = self.counters.updates + self.updates_per_call
     self.counters = self.counters._replace(updates=updates)
-    if updates - self._published >= self._options.publish_every:
-      self.publish()
+    if ready[2] - self._published >= self._options.publish_every:
+      self._publish(*ready)
 
   def publish(self) -> None:
     """Puts the present variables on offer.
@@ -253,18 +260,29 @@ class Trainer:
     Raises:
       Diverged: the loss is not finite.
     """
-    self.check()
-    version = self.counters.updates + 1
-    self._replay.publish(types.Published(version, time.time(), self.variables()))
-    self._published = self.counters.updates
+    self._publish(self._learner, self._metrics, self.counters.updates)
 
   def check(self) -> None:
     """Raises Diverged if a metric of the last call is not finite."""
-    for name, value in self._metrics.items():
+    self._check(self._metrics, self.counters.updates)
+
+  def _publish(
+    self,
+    learner: agent_types.LearnerState,
+    metrics: agent_types.Metrics,
+    updates: int,
+  ) -> None:
+    self._check(metrics, updates)
+    variables = jax.tree.map(np.asarray, self._agent.variables(learner))
+    self._replay.publish(types.Published(updates + 1, time.time(), variables))
+    self._published = updates
+
+  def _check(self, metrics: agent_types.Metrics, updates: int) -> None:
+    for name, value in metrics.items():
       if np.isfinite(value):
         continue
       raise Diverged(
-        f'the {name} is {value} after {self.counters.updates} updates'
+        f'the {name} is {value} after {updates} updates'
         f' ({self.counters.episodes} episodes): start anew with a lower learning rate'
         ' or smaller weights of the reward'
       )

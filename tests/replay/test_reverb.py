@@ -116,12 +116,13 @@ def test_a_server_that_is_not_there_is_missed_in_time(item, published):
   replay.close()
 
 
-def test_what_the_reader_dies_of_is_told(item, published):
+def test_a_server_of_something_else_is_told(item, published):
   templates = reverb_replay.Templates(item, 3, published(0).variables)
   server = reverb.Server([reverb.Table.queue('another', 1)], port=None)
   address = f'127.0.0.1:{server.port}'
   replay = reverb_replay.ReverbReplay(address, templates)
-  with pytest.raises(ConnectionError, match=f'{address} serves no more'):
-    replay.take(_PATIENCE / 10)
+  for read, table in ((replay.take, 'online'), (replay.latest, 'variables')):
+    with pytest.raises(ConnectionError, match=f'{address} serves no {table}'):
+      read(0.0)
   replay.close()
   server.stop()
