@@ -9,9 +9,9 @@ from armfarm.agents.naf import agent as naf
 
 
 class Entry(NamedTuple):
-  """How a launcher builds an agent by name: `make(spec, Config(**numbers))`."""
+  """How a launcher builds an agent: `make(spec, Config(**numbers), axis_name)`."""
 
-  make: Callable[[types.Spec, Any], types.Agent]
+  make: Callable[[types.Spec, Any, str | None], types.Agent]
   Config: type
 
 

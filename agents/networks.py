@@ -8,7 +8,7 @@ that uses their outputs is written for one example. Letters as in
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import chex
 import flax.linen as nn
@@ -27,22 +27,38 @@ def last_init(key: chex.PRNGKey, shape: Sequence[int], dtype: Any = jnp.float32)
   return jax.random.uniform(key, shape, dtype, -3e-3, 3e-3)
 
 
+class Normalization(NamedTuple):
+  """What is normalised by.
+
+  Attributes:
+    kind: one of `NORMALIZATIONS`.
+    axis_name: of the devices that share a batch, None for one device; batch
+      normalisation then uses the statistics of all of them.
+  """
+
+  kind: str
+  axis_name: str | None = None
+
+
 class Normalize(nn.Module):
-  """Batch, layer or no normalisation, by name.
+  """Batch, layer or no normalisation.
 
   Batch normalisation uses the statistics of the batch while training and running
   averages otherwise (Ioffe and Szegedy 2015); layer normalisation knows no difference
   (Ba et al. 2016).
   """
 
-  kind: str
+  normalization: Normalization
 
   @nn.compact
   def __call__(self, x: chex.Array, train: bool) -> chex.Array:
     """Normalises the features of x, [B H]."""
-    if self.kind == 'batch':
-      return nn.BatchNorm(use_running_average=not train, momentum=0.99)(x)
-    if self.kind == 'layer':
+    kind, axis_name = self.normalization
+    if kind == 'batch':
+      return nn.BatchNorm(
+        use_running_average=not train, momentum=0.99, axis_name=axis_name
+      )(x)
+    if kind == 'layer':
       return nn.LayerNorm()(x)
     return x
 
@@ -55,14 +71,14 @@ class Torso(nn.Module):
   """
 
   hidden: Sequence[int]
-  normalization: str
+  normalization: Normalization
 
   @nn.compact
   def __call__(self, x: chex.Array, train: bool) -> chex.Array:
     """Maps observations [B O] to features [B H]."""
     chex.assert_rank(x, 2)
-    if self.normalization == 'batch':
-      x = Normalize('batch')(x, train)
+    if self.normalization.kind == 'batch':
+      x = Normalize(self.normalization)(x, train)
     for width in self.hidden:
       x = nn.Dense(width, kernel_init=hidden_init)(x)
       x = nn.relu(Normalize(self.normalization)(x, train))
@@ -74,7 +90,7 @@ class MLP(nn.Module):
 
   hidden: Sequence[int]
   output_size: int
-  normalization: str
+  normalization: Normalization
 
   @nn.compact
   def __call__(self, x: chex.Array, train: bool) -> chex.Array:
@@ -88,7 +104,7 @@ class Policy(nn.Module):
 
   hidden: Sequence[int]
   action_size: int
-  normalization: str
+  normalization: Normalization
 
   @nn.compact
   def __call__(self, x: chex.Array, train: bool) -> chex.Array:
@@ -96,7 +112,8 @@ class Policy(nn.Module):
     return jnp.tanh(MLP(self.hidden, self.action_size, self.normalization)(x, train))
 
 
-def check_normalization(kind: str) -> None:
-  """Raises ValueError unless `kind` names a normalisation."""
+def check_normalization(normalization: Normalization) -> None:
+  """Raises ValueError unless there is such a kind of normalisation."""
+  kind = normalization.kind
   if kind not in NORMALIZATIONS:
     raise ValueError(f'normalization is {kind!r}; choose one of {NORMALIZATIONS}')

@@ -60,6 +60,8 @@ def run() -> ConfigDict:
   """Returns the numbers of the run."""
   run = ConfigDict()
   run.collectors = 1
+  run.environments = 16  # simulated arms of the fused runtime, in place of collectors
+  run.devices = 1  # that the fused runtime shares its arms and minibatches among
   run.block_steps = 10  # control steps that travel together; ours
   run.updates_per_step = 1.0  # per environment step of any collector; Gu, V-B
   run.warmup_steps = 1_500  # environment steps before the first update; ours

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 import contextlib
 import math
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import chex
 from flax import traverse_util
@@ -28,6 +28,9 @@ from armfarm.workers.evaluator import Evaluator
 from armfarm.workers.pacing import Paced
 from armfarm.workers.pacing import Pacer
 
+if TYPE_CHECKING:
+  from armfarm.workers.fused import FusedTrainer
+
 COLLECTOR_HERTZ = 20.0  # of Gu et al. 2016, V-C, times run.pace
 TRAINER_HERTZ = 100.0  # likewise, updates/s
 _RANGES = {
@@ -43,6 +46,8 @@ _RANGES = {
   'replay.batch_size': (1, math.inf),
   'replay.max_blocks': (1, math.inf),
   'run.collectors': (1, math.inf),
+  'run.environments': (1, math.inf),
+  'run.devices': (1, math.inf),
   'run.block_steps': (1, math.inf),
   'run.updates_per_step': (0.001, 1000),
   'run.warmup_steps': (1, math.inf),
@@ -92,12 +97,14 @@ def make_task(config: ConfigDict) -> Task:
   return named('task', numbers.pop('name'), envs.TASKS)(**numbers)
 
 
-def make_agent(config: ConfigDict, task: Task) -> agent_types.Agent:
-  """Builds the agent of a config."""
+def make_agent(
+  config: ConfigDict, task: Task, axis_name: str | None = None
+) -> agent_types.Agent:
+  """Builds the agent of a config, whose updates may be mapped over devices."""
   numbers = config.agent.to_dict()
   entry = named('agent', numbers.pop('name'), agents.AGENTS)
   spec = agent_types.Spec(task.observation_size, task.action_size)
-  return entry.make(spec, entry.Config(**numbers))
+  return entry.make(spec, entry.Config(**numbers), axis_name)
 
 
 def named(what: str, name: str, table: Mapping[str, Any]) -> Any:
@@ -159,6 +166,47 @@ def make_trainer(parts: Parts, replay: types.Replay) -> trainer.Trainer:
     return trainer.Trainer(
       parts.agent, parts.buffer, replay, options, parts.keys.trainer
     )
+
+
+def make_fused(parts: Parts) -> FusedTrainer:
+  """Builds the trainer whose environments are on the learner's devices.
+
+  Raises:
+    UserError: they cannot be shared out evenly, or there are too few devices.
+  """
+  from armfarm.envs import mjx  # brax and MJX take seconds to import
+  from armfarm.workers import fused
+
+  config = parts.config
+  run, devices = config.run, config.run.devices
+  options = fused.Options(
+    run.environments, devices, run.block_steps, run.updates_per_step, run.warmup_steps
+  )
+  with user_errors():
+    check_devices(config)
+    agent = make_agent(config, parts.task, fused.AXIS if devices > 1 else None)
+    samples = config.replay.batch_size // devices * options.updates_per_round
+    memory = buffers.make(
+      parts.item.transition, config.replay.capacity // devices, options.size, samples
+    )
+    environment = mjx.AutoReset(mjx.Mjx(parts.task), parts.task.episode_steps)
+    program = fused.Program(agent, environment, memory, options)
+    return fused.FusedTrainer(program, parts.keys.trainer)
+
+
+def check_devices(config: ConfigDict) -> None:
+  """Raises ValueError unless there are the devices, and they get equal parts."""
+  devices, there = config.run.devices, jax.local_device_count()
+  if devices > there:
+    raise ValueError(f'run.devices is {devices}: this machine has {there}')
+  shared = {
+    'run.environments': (config.run.environments, devices),
+    'replay.batch_size': (config.replay.batch_size, devices),
+    'replay.capacity': (config.replay.capacity, config.run.environments),
+  }
+  for name, (number, parts) in shared.items():
+    if number % parts:
+      raise ValueError(f'{name} is {number}: give a multiple of {parts}')
 
 
 def make_collector(

@@ -21,7 +21,10 @@ _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'configs/SYSTEM.py:TASK; any number in it by --config.x.y=…'
 )
 _RUNTIME = flags.DEFINE_enum(
-  'runtime', 'sync', session.RUNTIMES, 'Lock step, or everyone as fast as they go.'
+  'runtime',
+  'sync',
+  session.RUNTIMES,
+  'Lock step, everyone as fast as they go, or all in one program.',
 )
 _REPLAY = flags.DEFINE_enum(
   'replay', 'memory', transport.KINDS, 'Where experience passes through.'

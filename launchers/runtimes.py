@@ -1,8 +1,9 @@
-"""Two ways to run the same parts on one machine.
+"""Three ways to run the same parts on one machine.
 
 sync    collectors and trainer take turns, block by block: reproducible to the bit
 async   collectors, trainer and evaluator run freely; the ratio holds them together,
         or, with `run.pace`, each keeps its own rate as in Gu et al. 2016, V-C
+fused   environments (MJX), replay and updates are one program on the accelerator
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from armfarm.workers.evaluator import Evaluator
 from armfarm.workers.evaluator import Trial
 from armfarm.workers.pacing import Pacer
 from armfarm.workers.supervisor import Request
+from armfarm.workers.supervisor import Supervised
 from armfarm.workers.supervisor import Supervisor
 from armfarm.workers.trainer import Episode
-from armfarm.workers.trainer import Trainer
 
 _PATIENCE = 0.5  # s between two looks at whether to stop
 
@@ -33,7 +34,9 @@ _PATIENCE = 0.5  # s between two looks at whether to stop
 class Runtime(Protocol):
   """What a launcher needs of a runtime."""
 
-  trainer: Trainer
+  @property
+  def trainer(self) -> Supervised:
+    """Who learns."""
 
   def submit(self, supervisor: Supervisor, request: Request) -> None:
     """Has a policy tried, now or later."""
@@ -182,6 +185,35 @@ class Async:
   def _serve_waiting(self) -> None:
     while not self._requests.empty():
       self._serve(_PATIENCE)
+
+
+class Fused:
+  """Everything on the learner's device; policies are tried on native MuJoCo.
+
+  Args:
+    parts: of the run.
+  """
+
+  def __init__(self, parts: Parts):
+    self.trainer = build.make_fused(parts)
+    self._evaluator = build.make_evaluator(parts)
+
+  def submit(self, supervisor: Supervisor, request: Request) -> None:
+    """See `Runtime`."""
+    supervisor.report(request, try_out(self._evaluator, request))
+
+  def arrays(self) -> Any:
+    """See `Runtime`."""
+    return {'trainer': self.trainer.state()}
+
+  def restore(self, arrays: Any, progress: dict[str, Any]) -> None:
+    """See `Runtime`."""
+    self.trainer.restore(arrays['trainer'], progress['trainer'])
+
+  def run(self, supervisor: Supervisor, stop: Stop) -> None:
+    """See `Runtime`."""
+    while not (supervisor.done or stop.is_set()):
+      supervisor.after(self.trainer.advance())
 
 
 def try_out(evaluator: Evaluator, request: Request) -> Trial:

@@ -25,7 +25,7 @@ from armfarm.workers.records import Records
 from armfarm.workers.supervisor import Supervisor
 from armfarm.workers.trainer import Diverged
 
-RUNTIMES = ('sync', 'async')
+RUNTIMES = ('sync', 'async', 'fused')
 
 
 class Launch(NamedTuple):
@@ -67,6 +67,11 @@ def run(config: ConfigDict, launch: Launch, workdir: pathlib.Path, stop: Stop) -
   """
   parts = build.make_parts(config)
   transport.check(launch.replay)
+  if launch.runtime == 'fused' and launch.replay != 'memory':
+    raise UserError(
+      f'--runtime=fused keeps experience on the device: leave out'
+      f' --replay={launch.replay}'
+    )
   workdirs.open_run(workdir, config, launch._asdict())
   with workdirs.locked(workdir), opened(parts, launch, workdir) as session:
     try:
@@ -133,6 +138,8 @@ def make_runtime(
   """Builds the runtime that a launch names."""
   if launch.runtime == 'sync':
     return runtimes.Sync(parts, replay.replay)
+  if launch.runtime == 'fused':
+    return runtimes.Fused(parts)
   if replay.address is None:
     threads = crew.ThreadCrew(parts, replay.replay)
     return runtimes.Async(parts, replay.replay, threads)

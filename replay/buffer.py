@@ -1,7 +1,8 @@
 """The trainer's replay memory: flashbax's item buffer on the learner's device.
 
-Items are packed into one array for each dtype before they are stored, so that a block
-is two arrays to transfer and a minibatch two rows to gather, and uint8 stays uint8.
+An item is any tree of arrays. Items are packed into one array for each dtype before
+they are stored, so that a block is two arrays to transfer and a minibatch two rows to
+gather, and uint8 stays uint8.
 
 Letters as in `armfarm.replay.types`, [B] a minibatch and [F] the numbers of one item
 that share a dtype.
@@ -18,11 +19,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from armfarm.replay import types
 from armfarm.replay.packing import Packed
 from armfarm.replay.packing import pack
 from armfarm.replay.packing import unpack
 
+Item = Any  # a tree of arrays
 Memory = Any  # flashbax's TrajectoryBufferState, of packed items
 
 
@@ -31,20 +32,20 @@ class Buffer(NamedTuple):
 
   Attributes:
     init: `() -> memory`, empty.
-    pack: `items [T] -> packed`, on the host.
+    pack: `items [T] -> packed`, on the host or, of traced values, on the device.
     add: `(memory, packed) -> memory`; in place if the caller donates the memory.
     sample: `(memory, key) -> items [B]`, uniform with replacement; the key is consumed.
     stored: `memory -> items`, all of them, in the order of their places.
   """
 
   init: Callable[[], Memory]
-  pack: Callable[[types.Item], Packed]
+  pack: Callable[[Item], Packed]
   add: Callable[[Memory, Packed], Memory]
-  sample: Callable[[Memory, chex.PRNGKey], types.Item]
-  stored: Callable[[Memory], types.Item]
+  sample: Callable[[Memory, chex.PRNGKey], Item]
+  stored: Callable[[Memory], Item]
 
 
-def make(item: types.Item, capacity: int, block_steps: int, samples: int) -> Buffer:
+def make(item: Item, capacity: int, block_steps: int, samples: int) -> Buffer:
   """Builds a replay memory.
 
   Args:
@@ -71,11 +72,11 @@ def make(item: types.Item, capacity: int, block_steps: int, samples: int) -> Buf
   def init() -> Memory:
     return library.init(jax.tree.map(lambda x: jnp.asarray(x[0]), pack_one(item)))
 
-  def sample(memory: Memory, key: chex.PRNGKey) -> types.Item:
+  def sample(memory: Memory, key: chex.PRNGKey) -> Item:
     with jax.numpy_rank_promotion('allow'):  # flashbax relies on it
       return unpack(item, library.sample(memory, key).experience)
 
-  def stored(memory: Memory) -> types.Item:
+  def stored(memory: Memory) -> Item:
     count = capacity if memory.is_full else int(memory.current_index)
     rows = jax.tree.map(lambda x: np.asarray(x[0, :count]), memory.experience)
     return unpack(item, rows)
@@ -83,7 +84,7 @@ def make(item: types.Item, capacity: int, block_steps: int, samples: int) -> Buf
   return Buffer(init, pack, add_in_place, sample, stored)
 
 
-def pack_one(item: types.Item) -> Packed:
+def pack_one(item: Item) -> Packed:
   """Packs one item as a block of one."""
   return pack(jax.tree.map(lambda x: np.asarray(x)[None], item))
 

@@ -11,6 +11,7 @@ import math
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 Packed = dict[str, Any]  # by name of the dtype, [T F]
@@ -21,7 +22,12 @@ def pack(steps: Any) -> Packed:
   columns: dict[str, list[np.ndarray]] = {}
   for leaf in jax.tree.leaves(steps):
     columns.setdefault(leaf.dtype.name, []).append(leaf.reshape(len(leaf), -1))
-  return {name: np.concatenate(parts, axis=1) for name, parts in columns.items()}
+  return {name: _join(parts) for name, parts in columns.items()}
+
+
+def _join(columns: list[Any]) -> Any:
+  on_host = isinstance(columns[0], np.ndarray)
+  return (np if on_host else jnp).concatenate(columns, axis=1)
 
 
 def unpack(step: Any, packed: Packed) -> Any:

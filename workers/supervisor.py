@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 import threading
 import time
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from armfarm.agents import types as agent_types
 from armfarm.workers.checkpoints import Checkpoints
@@ -18,7 +18,6 @@ from armfarm.workers.records import Progress
 from armfarm.workers.records import Records
 from armfarm.workers.trainer import Counters
 from armfarm.workers.trainer import Episode
-from armfarm.workers.trainer import Trainer
 
 
 class Options(NamedTuple):
@@ -102,6 +101,33 @@ class Stopwatch:
     self._since += seconds
 
 
+class Supervised(Protocol):
+  """What is watched: a `trainer.Trainer`, or whoever learns in its place."""
+
+  counters: Counters
+  dropped: int
+
+  def publish(self) -> None:
+    """Puts the present variables on offer."""
+
+  def check(self) -> None:
+    """Raises Diverged if what was learned is not finite."""
+
+  def variables(self) -> agent_types.Variables:
+    """Returns the present variables on the host."""
+
+  def metrics(self) -> dict[str, float]:
+    """Returns the newest metrics, `updates_per_step` among them."""
+
+  def progress(self) -> dict[str, Any]:
+    """Returns the numbers that a checkpoint needs, ready for JSON."""
+
+
+def next_multiple(count: int, step: int) -> int:
+  """Returns the first multiple of `step` above `count`."""
+  return (count // step + 1) * step
+
+
 class Supervisor:
   """Watches over one trainer.
 
@@ -118,7 +144,7 @@ class Supervisor:
 
   def __init__(
     self,
-    trainer: Trainer,
+    trainer: Supervised,
     options: Options,
     *,
     submit: Callable[[Supervisor, Request], None],
@@ -157,10 +183,14 @@ class Supervisor:
       self._episode = episode
       self._records.write('episode', counters.env_steps, episode._asdict())
     if counters.episodes >= self._next_evaluation:
-      self._next_evaluation += self._options.evaluate_every
+      self._next_evaluation = next_multiple(
+        counters.episodes, self._options.evaluate_every
+      )
       self.evaluate()
     if counters.episodes >= self._next_checkpoint:
-      self._next_checkpoint += self._options.checkpoint_every
+      self._next_checkpoint = next_multiple(
+        counters.episodes, self._options.checkpoint_every
+      )
       if not self.done:  # `finish` saves the last
         self.save()
     self._progress.show(self._line())
@@ -178,7 +208,7 @@ class Supervisor:
     variables = trainer.variables()
     request = Request(trainer.counters, self.stopwatch.read(), variables)
     began = time.monotonic()
-    self._waiting.append(self._next_evaluation - self._options.evaluate_every)
+    self._waiting.append(trainer.counters.episodes)
     self._submit(self, request)
     self.stopwatch.skip(time.monotonic() - began)
 

@@ -116,6 +116,49 @@ class Episode(NamedTuple):
   age_s: float
 
 
+def learn(
+  agent: agent_types.Agent,
+  updates: int,
+  learner: agent_types.LearnerState,
+  examples: agent_types.Examples,
+  key: chex.PRNGKey,
+) -> tuple[agent_types.LearnerState, agent_types.Metrics]:
+  """Updates with one minibatch after the other.
+
+  Args:
+    agent: who learns.
+    updates: N, how many, at least 1.
+    learner: its state.
+    examples: all the minibatches, [N * B ...].
+    key: consumed.
+
+  Returns:
+    The learner and the means of its metrics.
+  """
+  batches = jax.tree.map(lambda x: x.reshape(updates, -1, *x.shape[1:]), examples)
+
+  def one(
+    learner: agent_types.LearnerState, inputs: tuple[agent_types.Examples, chex.PRNGKey]
+  ) -> tuple[agent_types.LearnerState, agent_types.Metrics]:
+    return agent.update(learner, *inputs)
+
+  keys = jax.random.split(key, updates)
+  learner, metrics = jax.lax.scan(one, learner, (batches, keys))
+  return learner, jax.tree.map(jnp.mean, metrics)
+
+
+def check(metrics: agent_types.Metrics, counters: Counters) -> None:
+  """Raises Diverged if a metric is not finite."""
+  for name, value in metrics.items():
+    if np.isfinite(value):
+      continue
+    raise Diverged(
+      f'the {name} is {value} after {counters.updates} updates'
+      f' ({counters.episodes} episodes): start anew with a lower learning rate'
+      ' or smaller weights of the reward'
+    )
+
+
 # The learner is not donated: on a CPU that would make every call wait for its end, and
 # collectors of a lock step could not act meanwhile.
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
@@ -140,18 +183,10 @@ def train(
   Returns:
     The learner, the means of its metrics, and the key to go on with.
   """
-  key, key_sample, key_scan = jax.random.split(key, 3)
+  key, key_sample, key_learn = jax.random.split(key, 3)
   examples = buffer.sample(memory, key_sample).transition
-  batches = jax.tree.map(lambda x: x.reshape(updates, -1, *x.shape[1:]), examples)
-
-  def one(
-    learner: agent_types.LearnerState, inputs: tuple[agent_types.Examples, chex.PRNGKey]
-  ) -> tuple[agent_types.LearnerState, agent_types.Metrics]:
-    return agent.update(learner, *inputs)
-
-  keys = jax.random.split(key_scan, updates)
-  learner, metrics = jax.lax.scan(one, learner, (batches, keys))
-  return learner, jax.tree.map(jnp.mean, metrics), key
+  learner, metrics = learn(agent, updates, learner, examples, key_learn)
+  return learner, metrics, key
 
 
 class Trainer:
@@ -264,7 +299,7 @@ class Trainer:
 
   def check(self) -> None:
     """Raises Diverged if a metric of the last call is not finite."""
-    self._check(self._metrics, self.counters.updates)
+    check(self._metrics, self.counters)
 
   def _publish(
     self,
@@ -272,20 +307,10 @@ class Trainer:
     metrics: agent_types.Metrics,
     updates: int,
   ) -> None:
-    self._check(metrics, updates)
+    check(metrics, self.counters._replace(updates=updates))
     variables = jax.tree.map(np.asarray, self._agent.variables(learner))
     self._replay.publish(types.Published(updates + 1, time.time(), variables))
     self._published = updates
-
-  def _check(self, metrics: agent_types.Metrics, updates: int) -> None:
-    for name, value in metrics.items():
-      if np.isfinite(value):
-        continue
-      raise Diverged(
-        f'the {name} is {value} after {updates} updates'
-        f' ({self.counters.episodes} episodes): start anew with a lower learning rate'
-        ' or smaller weights of the reward'
-      )
 
   def variables(self) -> agent_types.Variables:
     """Returns the present variables on the host."""

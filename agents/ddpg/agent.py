@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import optax
 
 from armfarm.agents import bellman
+from armfarm.agents import devices
 from armfarm.agents import exploration
 from armfarm.agents import networks
 from armfarm.agents import types
@@ -208,21 +209,27 @@ def update(
   return LearnerState(params, statistics, target, optimizers), metrics
 
 
-def make(spec: types.Spec, config: Config) -> types.Agent:
+def make(spec: types.Spec, config: Config, axis_name: str | None = None) -> types.Agent:
   """Builds the agent for a boundary of `spec`.
+
+  Args:
+    spec: sizes of that boundary.
+    config: every number.
+    axis_name: of the devices that `update` is mapped over, each with its part of the
+      batch; None for one device.
 
   Raises:
     ValueError: the config asks for what does not exist.
   """
-  networks.check_normalization(config.normalization)
+  normalization = networks.Normalization(config.normalization, axis_name)
+  networks.check_normalization(normalization)
   hidden = tuple(config.hidden)
   network = Pair(
-    networks.Policy(hidden, spec.action_size, config.normalization),
-    Critic(hidden, config.normalization),
+    networks.Policy(hidden, spec.action_size, normalization),
+    Critic(hidden, normalization),
   )
-  optimizer = Pair(
-    optax.adam(config.actor_learning_rate), optax.adam(config.critic_learning_rate)
-  )
+  rates = Pair(config.actor_learning_rate, config.critic_learning_rate)
+  optimizer = Pair(*(devices.averaged(optax.adam(x), axis_name) for x in rates))
   partial = functools.partial
   return types.Agent(
     init=partial(init, network, optimizer, spec),

@@ -22,7 +22,7 @@ class Critic(nn.Module):
   """
 
   hidden: Sequence[int]
-  normalization: str
+  normalization: networks.Normalization
 
   @nn.compact
   def __call__(self, x: chex.Array, action: chex.Array, train: bool) -> chex.Array:

@@ -25,10 +25,12 @@ import jax.numpy as jnp
 import optax
 
 from armfarm.agents import bellman
+from armfarm.agents import devices
 from armfarm.agents import exploration
 from armfarm.agents import types
 from armfarm.agents.naf import losses
 from armfarm.agents.naf import networks
+from armfarm.agents.networks import Normalization
 
 
 class Config(NamedTuple):
@@ -172,16 +174,24 @@ def update(
   return LearnerState(params, statistics, target, optimizer_state), metrics
 
 
-def make(spec: types.Spec, config: Config) -> types.Agent:
+def make(spec: types.Spec, config: Config, axis_name: str | None = None) -> types.Agent:
   """Builds the agent for a boundary of `spec`.
+
+  Args:
+    spec: sizes of that boundary.
+    config: every number.
+    axis_name: of the devices that `update` is mapped over, each with its part of the
+      batch; None for one device.
 
   Raises:
     ValueError: the config asks for what does not exist.
   """
+  normalization = Normalization(config.normalization, axis_name)
   network = networks.make(
-    config.network, spec.action_size, config.hidden, config.normalization
+    config.network, spec.action_size, config.hidden, normalization
   )
-  optimizer = optax.flatten(optax.adam(config.learning_rate))
+  adam = optax.flatten(optax.adam(config.learning_rate))
+  optimizer = devices.averaged(adam, axis_name)
   partial = functools.partial
   return types.Agent(
     init=partial(init, network, optimizer, spec.observation_size),

@@ -45,7 +45,7 @@ class NAF(nn.Module):
 
   action_size: int
   hidden: Sequence[int]
-  normalization: str
+  normalization: networks.Normalization
 
   def setup(self) -> None:
     shape = (tuple(self.hidden), self.normalization)
@@ -73,7 +73,7 @@ class NAF(nn.Module):
 class QuadraticValue(nn.Module):
   """x^T B x + x^T b + c."""
 
-  normalization: str
+  normalization: networks.Normalization
 
   @nn.compact
   def __call__(self, x: chex.Array, train: bool) -> chex.Array:
@@ -101,7 +101,7 @@ class LinearNAF(nn.Module):
   """
 
   action_size: int
-  normalization: str
+  normalization: networks.Normalization
 
   def setup(self) -> None:
     self.mu = networks.Policy((), self.action_size, self.normalization)
@@ -130,7 +130,10 @@ NETWORKS = ('mlp', 'linear')
 
 
 def make(
-  kind: str, action_size: int, hidden: Sequence[int], normalization: str
+  kind: str,
+  action_size: int,
+  hidden: Sequence[int],
+  normalization: networks.Normalization,
 ) -> NAF | LinearNAF:
   """Builds the network of NAF ('mlp') or of Linear-NAF ('linear').
 
@@ -138,7 +141,7 @@ def make(
     kind: one of `NETWORKS`.
     action_size: A.
     hidden: widths of the hidden layers; Linear-NAF has none and ignores them.
-    normalization: one of `networks.NORMALIZATIONS`.
+    normalization: see there.
 
   Raises:
     ValueError: a name is unknown.

@@ -170,7 +170,7 @@ def _policy(subject, variables):
   """A bare policy with the variables of an agent: same leaves, other names."""
   config = subject.config()
   hidden = () if subject.numbers.get('network') == 'linear' else config.hidden
-  module = networks.Policy(hidden, 2, config.normalization)
+  module = networks.Policy(hidden, 2, networks.Normalization(config.normalization))
   shapes = jax.eval_shape(
     lambda: module.init(jax.random.key(0), jnp.zeros([1, 3]), False)
   )

@@ -9,6 +9,9 @@ from armfarm.agents import networks
 from armfarm.agents import types
 from armfarm.agents.ddpg import agent as ddpg
 from armfarm.agents.ddpg.networks import Critic
+from armfarm.agents.networks import Normalization
+
+_NONE = Normalization('none')
 
 
 def _dense(kernel, bias):
@@ -28,14 +31,17 @@ def test_critic(variant):
   # x = 2, u = -1: h = relu(2 + 1) = 3, then relu(2*3 - 4*1 - 1) = 1, then 5*1 + 7.
   params = _critic(x=2.0, u=4.0, inner=1.0, outer=-1.0, head=5.0, last=7.0)
   apply = variant(
-    lambda x, u: Critic((1, 1), 'none').apply({'params': params}, x, u, False)
+    lambda x, u: Critic((1, 1), _NONE).apply({'params': params}, x, u, False)
   )
   assert apply(jnp.array([[2.0]]), jnp.array([[-1.0]])).tolist() == [12.0]
 
 
 @pytest.mark.parametrize('normalization', networks.NORMALIZATIONS)
 def test_the_action_enters_the_second_layer(normalization):
-  critic, key = Critic((100, 100), normalization), jax.random.key(0)
+  critic, key = (
+    Critic((100, 100), Normalization(normalization)),
+    jax.random.key(0),
+  )
   shapes = jax.eval_shape(
     lambda: critic.init(key, jnp.zeros([1, 17]), jnp.zeros([1, 7]), False)
   )
@@ -47,7 +53,7 @@ def test_the_action_enters_the_second_layer(normalization):
 
 
 def _networks():
-  return ddpg.Pair(networks.Policy((), 1, 'none'), Critic((1, 1), 'none'))
+  return ddpg.Pair(networks.Policy((), 1, _NONE), Critic((1, 1), _NONE))
 
 
 def _actor(u):
@@ -97,7 +103,7 @@ def test_actor_loss(variant):
 def setting(subjects, scatter):
   """Networks, config and a learner with batch normalisation."""
   config = subjects['ddpg'].config()
-  shape = config.hidden, config.normalization
+  shape = config.hidden, Normalization(config.normalization)
   network = ddpg.Pair(networks.Policy(shape[0], 2, shape[1]), Critic(*shape))
   return network, config, scatter(subjects['ddpg'].make())
 

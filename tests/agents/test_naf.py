@@ -11,6 +11,9 @@ from armfarm.agents import types
 from armfarm.agents.naf import agent as naf
 from armfarm.agents.naf import losses
 from armfarm.agents.naf import networks
+from armfarm.agents.networks import Normalization
+
+_NONE = Normalization('none')
 
 
 def _dense(kernel, *bias):
@@ -60,7 +63,7 @@ def test_lower_triangular_gradient(variant):
 
 @pytest.fixture(params=networks.NETWORKS)
 def network(request):
-  return networks.make(request.param, 2, (8, 8), 'none')
+  return networks.make(request.param, 2, (8, 8), _NONE)
 
 
 @pytest.fixture
@@ -124,7 +127,7 @@ def _linear(bias, mu=0.0, observation_size=1):
 def test_linear_naf(variant):
   # x = (1, 2): x^T B x = 1 + 2*2 + 2*3 + 4*4 = 27 and b^T x = 5 + 12 = 17, so
   # V = 27 + 17 + 7; mu = tanh(0.5 + 1 - 1).
-  network = networks.make('linear', 1, (), 'none')
+  network = networks.make('linear', 1, (), _NONE)
   params = _linear(7.0, observation_size=2)
   params['mu']['MLP_0']['Dense_0'] = _dense([[1.0], [-0.5]], [0.5])
   params['value']['Dense_0'] = _dense([[1.0, 2.0], [3.0, 4.0]])
@@ -142,7 +145,7 @@ def test_loss(variant, subjects):
   #   terminated, u = 1:  y = 1,           Q = 1 - 1/2,  error 1/2
   # Mean square (4 + 1/4) / 2; mean Q 3/4.
   config = subjects['linear-naf'].config(normalization='none')
-  network = networks.make('linear', 1, (), 'none')
+  network = networks.make('linear', 1, (), _NONE)
   state = naf.LearnerState(_linear(1.0), {}, _linear(4.0)['value'], ())
   x, ones = jnp.zeros([2, 1]), jnp.ones([2])
   u, discount = jnp.array([[0.0], [1.0]]), jnp.array([1.0, 0.0])
@@ -156,7 +159,8 @@ def test_loss(variant, subjects):
 @pytest.mark.parametrize('name', ['naf', 'linear-naf'])
 def test_loss_gradient(subjects, scatter, batch, differentiate, name):
   config, state = subjects[name].config(), scatter(subjects[name].make())
-  network = networks.make(config.network, 2, config.hidden, config.normalization)
+  normalization = Normalization(config.normalization)
+  network = networks.make(config.network, 2, config.hidden, normalization)
 
   def loss(params, target, reward, action):
     examples = batch._replace(reward=reward, action=action)

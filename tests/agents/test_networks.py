@@ -16,13 +16,16 @@ def _dense(kernel, bias):
 
 @pytest.mark.parametrize('kind', ['none', 'layer'])
 def test_normalization_without_state(kind):
-  module, x = networks.Normalize(kind), jnp.ones([4, 3])
+  module, x = networks.Normalize(networks.Normalization(kind)), jnp.ones([4, 3])
   assert 'batch_stats' not in module.init(jax.random.key(0), x, True)
 
 
 def test_layer_normalization(variant):
   # Each row by itself: (1, 3) has mean 2 and standard deviation 1.
-  module, x = networks.Normalize('layer'), jnp.array([[1.0, 3.0], [20.0, 40.0]])
+  module, x = (
+    networks.Normalize(networks.Normalization('layer')),
+    jnp.array([[1.0, 3.0], [20.0, 40.0]]),
+  )
   variables = module.init(jax.random.key(0), x, True)
   for train in (True, False):
     y = variant(lambda x, train=train: module.apply(variables, x, train))(x)
@@ -32,7 +35,10 @@ def test_layer_normalization(variant):
 def test_batch_normalization(variant):
   # Each column by itself: (1, 3) has mean 2 and variance 1; (2, 6) 4 and 4. The
   # averages start at 0 and 1 and move by one hundredth of the way.
-  module, x = networks.Normalize('batch'), jnp.array([[1.0, 2.0], [3.0, 6.0]])
+  module, x = (
+    networks.Normalize(networks.Normalization('batch')),
+    jnp.array([[1.0, 2.0], [3.0, 6.0]]),
+  )
   variables = module.init(jax.random.key(0), x, False)
   apply = variant(lambda v, x: module.apply(v, x, True, mutable=['batch_stats']))
   y, new = apply(variables, x)
@@ -44,7 +50,7 @@ def test_batch_normalization(variant):
 
 def test_batch_normalization_evaluates_with_running_averages(variant):
   # Averages 1 and 4: (x - 1) / 2, whatever else is in the batch.
-  module = networks.Normalize('batch')
+  module = networks.Normalize(networks.Normalization('batch'))
   scale = {'scale': jnp.ones([1]), 'bias': jnp.zeros([1])}
   averages = {'mean': jnp.array([1.0]), 'var': jnp.array([4.0])}
   variables = {
@@ -63,7 +69,7 @@ def test_mlp(variant):
     'Torso_0': {'Dense_0': _dense([[1.0, 1.0], [1.0, -1.0]], [-1.0, 0.0])},
     'Dense_0': _dense([[3.0], [5.0]], [4.0]),
   }
-  module = networks.MLP((2,), 1, 'none')
+  module = networks.MLP((2,), 1, networks.Normalization('none'))
   apply = variant(lambda x: module.apply({'params': params}, x, True))
   assert apply(jnp.array([[1.0, 2.0]])).tolist() == [[10.0]]
 
@@ -81,7 +87,11 @@ def test_only_batch_normalization_covers_the_input(kind, normalized):
 
 def test_initial_scales():
   # Uniform within 1 / sqrt(fan_in) = 1 / 5, and within 3e-3 at the end.
-  init = jax.jit(functools.partial(networks.MLP((400,), 40, 'none').init, train=True))
+  init = jax.jit(
+    functools.partial(
+      networks.MLP((400,), 40, networks.Normalization('none')).init, train=True
+    )
+  )
   params = init(jax.random.key(0), jnp.zeros([1, 25]))['params']
   hidden = np.abs(params['Torso_0']['Dense_0']['kernel'])
   last = np.abs(params['Dense_0']['kernel'])
@@ -91,7 +101,10 @@ def test_initial_scales():
 
 def test_a_policy_is_bounded(variant):
   # tanh(x) of x = 0, 1 and far away.
-  module, params = networks.Policy((), 1, 'none'), {'Dense_0': _dense([[1.0]], [0.0])}
+  module, params = (
+    networks.Policy((), 1, networks.Normalization('none')),
+    {'Dense_0': _dense([[1.0]], [0.0])},
+  )
   apply = variant(lambda x: module.apply({'params': {'MLP_0': params}}, x, False))
   u = apply(jnp.array([[0.0], [1.0], [-1e6]]))
   np.testing.assert_allclose(u, [[0], [0.7615942], [-1]], rtol=1e-6)

@@ -18,6 +18,7 @@ from armfarm.agents import networks
 from armfarm.agents import types
 from armfarm.agents.ddpg.networks import Critic
 from armfarm.agents.naf import networks as naf_networks
+from armfarm.agents.networks import Normalization
 
 _SPEC = types.Spec(observation_size=1, action_size=1)
 _STEPS, _BATCH, _UPDATES = 2000, 64, 2000
@@ -103,7 +104,8 @@ def _experience(step, key):
 
 def _naf_answers(config, state):
   """V(x) and mu(x)."""
-  network = naf_networks.make(config.network, 1, config.hidden, config.normalization)
+  normalization = Normalization(config.normalization)
+  network = naf_networks.make(config.network, 1, config.hidden, normalization)
   variables = {'params': state.params, 'batch_stats': state.statistics}
   heads = network.apply(variables, jnp.array([[-1.0], [1.0]]), False)
   return heads.value, heads.mu[:, 0]
@@ -114,7 +116,7 @@ def _ddpg_answers(config, state):
   x, (params, statistics) = jnp.array([[-1.0], [1.0]]), (state.params, state.statistics)
   actor = {'params': params.actor, 'batch_stats': statistics.actor}
   critic = {'params': params.critic, 'batch_stats': statistics.critic}
-  shape = config.hidden, config.normalization
+  shape = config.hidden, Normalization(config.normalization)
   u = networks.Policy(shape[0], 1, shape[1]).apply(actor, x, False)
   return Critic(*shape).apply(critic, x, u, False), u[:, 0]
 
