@@ -8,7 +8,7 @@ SHELL := bash
 PYTHON ?= python3.11
 FOLDERS := agents configs envs experiments launchers replay workers
 SOURCES := $(wildcard $(FOLDERS) benchmarks tests)
-EXPERIMENTS := reach reach_async
+EXPERIMENTS := reach reach_async reach_fused
 BIN := .venv/bin
 STAMP := .venv/.installed
 

@@ -9,6 +9,7 @@ JAX 0.11 is cured and aborts on the option.
 from __future__ import annotations
 
 from collections.abc import Callable
+import os
 import re
 from typing import Any
 
@@ -34,3 +35,15 @@ def jit(function: Callable[..., Any], **arguments: Any) -> Callable[..., Any]:
   """
   chosen = options(jax.__version__, jax.default_backend())
   return jax.jit(function, compiler_options=chosen, **arguments)
+
+
+def prepare_devices(count: int) -> None:
+  """Readies several virtual CPU devices, for programs that are mapped over devices.
+
+  To be called before JAX computes anything. `jax.pmap` takes no compiler options: here
+  they are set for the whole process. Accelerators are left as they are.
+  """
+  jax.config.update('jax_num_cpu_devices', count)
+  needed = options(jax.__version__, 'cpu')
+  flags = [f'--{name}={str(value).lower()}' for name, value in needed.items()]
+  os.environ['XLA_FLAGS'] = ' '.join([os.environ.get('XLA_FLAGS', ''), *flags]).strip()

@@ -63,6 +63,13 @@ _STORIES = {
     ' go, the ratio of updates to steps held by replay.',
     ('success', 'episodes_to_100', 'updates_per_step', 'wall_s_to_100'),
   ),
+  'reach_fused': Story(
+    'Reaching in one program',
+    'Sixteen instances on MJX, replay and updates in one compiled scan (`fused`), on one'
+    ' device and mapped over four virtual ones that share every minibatch; policies are'
+    ' tried on native MuJoCo.',
+    ('success', 'episodes_to_100', 'wall_s_to_100', 'traces'),
+  ),
   'trainer': Story(
     'The trainer against the bare update',
     'Updates a second of the trainer with sampling, publishing and metrics, fed through'
@@ -85,6 +92,7 @@ _LABELS = {
   'updates_per_s': 'updates a second',
   'updates_per_step': 'updates a step, measured',
   'updates_per_step_set': 'updates a step, set',
+  'traces': 'times the program was traced',
   'ratio': 'ratio',
   'trainer_rate': 'trainer',
   'update_rate': 'bare update',

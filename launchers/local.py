@@ -12,6 +12,7 @@ import pathlib
 from absl import flags
 from ml_collections import config_flags
 
+from armfarm.envs import compiler
 from armfarm.launchers import app
 from armfarm.launchers import policy
 from armfarm.launchers import session
@@ -41,6 +42,8 @@ def main(argv: list[str]) -> int:
   """Runs, and returns the exit code."""
   app.no_arguments(argv)
   launch = session.Launch(_RUNTIME.value, _REPLAY.value)
+  if launch.runtime == 'fused' and _CONFIG.value.run.devices > 1:
+    compiler.prepare_devices(_CONFIG.value.run.devices)
   workdir = pathlib.Path(_WORKDIR.value)
   finished = session.run(_CONFIG.value, launch, workdir, app.stop_on_signals())
   if not finished:

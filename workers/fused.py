@@ -298,7 +298,8 @@ class FusedTrainer:
     steps = self.counters.env_steps - self._options.warmup_steps
     ratio = self.counters.updates / steps if steps > 0 else 0.0
     warm = self._metrics if self.counters.updates else {}
-    return {name: float(x) for name, x in warm.items()} | {'updates_per_step': ratio}
+    counted = {'updates_per_step': ratio, 'traces': self.traces}
+    return {name: float(x) for name, x in warm.items()} | counted
 
   def state(self) -> dict[str, Any]:
     """The arrays that `restore` needs, by their paths."""

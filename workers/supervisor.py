@@ -20,6 +20,9 @@ from armfarm.workers.trainer import Counters
 from armfarm.workers.trainer import Episode
 
 
+_COUNTED = ('updates_per_step', 'traces')  # metrics that a summary has
+
+
 class Options(NamedTuple):
   """When things happen, in training episodes.
 
@@ -264,7 +267,7 @@ class Supervisor:
 
   def summary(self) -> dict[str, Any]:
     """Returns the numbers of the run so far, as `summary.json` has them."""
-    counters = self._trainer.counters
+    counters, metrics = self._trainer.counters, self._trainer.metrics()
     seconds = max(self.stopwatch.read(), 1e-9)
     return {
       **counters._asdict(),
@@ -276,7 +279,7 @@ class Supervisor:
       'seconds': seconds,
       'updates_per_s': counters.updates / seconds,
       'env_steps_per_s': counters.env_steps / seconds,
-      'updates_per_step': self._trainer.metrics()['updates_per_step'],
+      **{name: x for name, x in metrics.items() if name in _COUNTED},
       'dropped': self._trainer.dropped,
     }
 
