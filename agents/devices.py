@@ -11,6 +11,8 @@ def averaged(
 ) -> optax.GradientTransformation:
   """Puts the mean over devices before an optimiser, so that all take the same step.
 
+  The state is the optimiser's own: one device and several can go on from each other.
+
   Args:
     optimizer: of each device.
     axis_name: of the devices; None leaves the optimiser as it is.
@@ -18,8 +20,10 @@ def averaged(
   if axis_name is None:
     return optimizer
 
-  def mean(grads: optax.Updates, params: optax.Params) -> optax.Updates:
-    del params
-    return jax.lax.pmean(grads, axis_name)  # type: ignore[no-untyped-call]
+  def update(
+    grads: optax.Updates, state: optax.OptState, params: optax.Params | None = None
+  ) -> tuple[optax.Updates, optax.OptState]:
+    grads = jax.lax.pmean(grads, axis_name)  # type: ignore[no-untyped-call]
+    return optimizer.update(grads, state, params)
 
-  return optax.chain(optax.stateless(mean), optimizer)
+  return optax.GradientTransformation(optimizer.init, update)

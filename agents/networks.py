@@ -49,6 +49,7 @@ class Normalize(nn.Module):
   """
 
   normalization: Normalization
+  use_bias: bool = True
 
   @nn.compact
   def __call__(self, x: chex.Array, train: bool) -> chex.Array:
@@ -56,7 +57,10 @@ class Normalize(nn.Module):
     kind, axis_name = self.normalization
     if kind == 'batch':
       return nn.BatchNorm(
-        use_running_average=not train, momentum=0.99, axis_name=axis_name
+        use_running_average=not train,
+        momentum=0.99,
+        use_bias=self.use_bias,
+        axis_name=axis_name,
       )(x)
     if kind == 'layer':
       return nn.LayerNorm()(x)
@@ -67,7 +71,9 @@ class Torso(nn.Module):
   """Hidden ReLU layers, normalised before the nonlinearity.
 
   Batch normalisation also covers the input, which brings observations of different
-  units to one scale. Layer normalisation does not: it would mix those units.
+  units to one scale. Layer normalisation does not: it would mix those units. What batch
+  normalisation subtracts again gets no bias: its gradient would be rounding errors
+  alone, which Adam makes as large as any other.
   """
 
   hidden: Sequence[int]
@@ -77,10 +83,11 @@ class Torso(nn.Module):
   def __call__(self, x: chex.Array, train: bool) -> chex.Array:
     """Maps observations [B O] to features [B H]."""
     chex.assert_rank(x, 2)
-    if self.normalization.kind == 'batch':
-      x = Normalize(self.normalization)(x, train)
+    centred = self.normalization.kind == 'batch'
+    if centred:
+      x = Normalize(self.normalization, use_bias=False)(x, train)
     for width in self.hidden:
-      x = nn.Dense(width, kernel_init=hidden_init)(x)
+      x = nn.Dense(width, use_bias=not centred, kernel_init=hidden_init)(x)
       x = nn.relu(Normalize(self.normalization)(x, train))
     return x
 

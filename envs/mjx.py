@@ -36,13 +36,20 @@ with contextlib.redirect_stdout(io.StringIO()):  # MJX prints that it lacks Warp
 _HOME = 0  # the first keyframe
 
 
-def _physics_step(model: mjx.Model, data: mjx.Data) -> mjx.Data:
-  """One step of the integrator `implicitfast`, as native MuJoCo takes it.
+def _begin_step(model: mjx.Model, data: mjx.Data) -> mjx.Data:
+  """Computes what follows from positions and velocities, as `mj_step1`."""
+  data = mjx.sensor_pos(model, mjx.fwd_position(model, data))
+  return mjx.sensor_vel(model, mjx.fwd_velocity(model, data))
+
+
+def _end_step(model: mjx.Model, data: mjx.Data) -> mjx.Data:
+  """Computes accelerations and integrates by `implicitfast`, as `mj_step2`.
 
   `mjx.step` damps the velocities by every actuator's slope, also where the actuator's
   force is at its limit and has none; native MuJoCo leaves those out.
   """
-  data = mjx.forward(model, data)
+  data = mjx.fwd_acceleration(model, mjx.fwd_actuation(model, data))
+  data = mjx.sensor_acc(model, mjx.solve(model, data))
   low, high = model.actuator_forcerange.T
   force = data.actuator_force
   limited = model.actuator_forcelimited & ((force <= low) | (force >= high))
@@ -61,6 +68,13 @@ class Mjx(Env):
   """
 
   def __init__(self, task: Task):
+    """Puts the model on the device.
+
+    Raises:
+      ValueError: its integrator is another than `implicitfast`.
+    """
+    if task.model.opt.integrator != mujoco.mjtIntegrator.mjINT_IMPLICITFAST:
+      raise ValueError(f'the model of {task.name} needs integrator="implicitfast"')
     self._task = task
     data = mujoco.MjData(task.model)
     mujoco.mj_resetDataKeyframe(task.model, data, _HOME)
@@ -94,7 +108,8 @@ class Mjx(Env):
       rng = jax.random.wrap_key_data(rng)
     start = self._task.reset(rng)
     qpos, qvel = (jnp.asarray(x, jnp.float32) for x in (start.qpos, start.qvel))
-    data = self._up_to_date(self._home.replace(qpos=qpos, qvel=qvel))
+    with jax.numpy_rank_promotion('allow'):
+      data = _begin_step(self._model, self._home.replace(qpos=qpos, qvel=qvel))
     none = jnp.zeros([])
     return State(
       pipeline_state=data,
@@ -109,13 +124,7 @@ class Mjx(Env):
     """Takes one control step with an action [A] in [-1, 1]."""
     task, goal = self._task, state.info['goal']
     data = state.pipeline_state.replace(ctrl=task.control(state.pipeline_state, action))
-    with jax.numpy_rank_promotion('allow'):
-      data, _ = jax.lax.scan(
-        lambda data, _: (_physics_step(self._model, data), None),
-        data,
-        length=task.substeps,
-      )
-    data = self._up_to_date(data)
+    data, _ = jax.lax.scan(self._substep, data, length=task.substeps)
     return state.replace(
       pipeline_state=data,
       obs=task.observe(data, goal),
@@ -124,11 +133,10 @@ class Mjx(Env):
       metrics=state.metrics | {'success': task.success(data, goal).astype(jnp.float32)},
     )
 
-  def _up_to_date(self, data: mjx.Data) -> mjx.Data:
-    """Computes what follows from positions and velocities, as `mj_step1`."""
+  def _substep(self, data: mjx.Data, _: None) -> tuple[mjx.Data, None]:
+    """A physics step, from and to where positions and velocities are up to date."""
     with jax.numpy_rank_promotion('allow'):
-      data = mjx.sensor_pos(self._model, mjx.fwd_position(self._model, data))
-      return mjx.sensor_vel(self._model, mjx.fwd_velocity(self._model, data))
+      return _begin_step(self._model, _end_step(self._model, data)), None
 
 
 class AutoReset(Wrapper):
@@ -154,7 +162,7 @@ class AutoReset(Wrapper):
 
   def reset(self, rng: chex.PRNGKey) -> State:
     """Begins an episode in every instance; keys [B] are consumed."""
-    starts, keys = jnp.moveaxis(jax.vmap(jax.random.split)(rng), 1, 0)
+    starts, keys = jax.vmap(lambda key: tuple(jax.random.split(key)))(rng)
     state = jax.vmap(self.env.reset)(starts)
     size = len(keys)
     own = {

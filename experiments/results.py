@@ -65,7 +65,7 @@ _STORIES = {
   ),
   'reach_fused': Story(
     'Reaching in one program',
-    'Sixteen instances on MJX, replay and updates in one compiled scan (`fused`), on one'
+    'Sixteen instances on MJX, replay and updates in one scan (`fused`), on one'
     ' device and mapped over four virtual ones that share every minibatch; policies are'
     ' tried on native MuJoCo.',
     ('success', 'episodes_to_100', 'wall_s_to_100', 'traces'),

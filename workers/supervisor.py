@@ -19,7 +19,6 @@ from armfarm.workers.records import Records
 from armfarm.workers.trainer import Counters
 from armfarm.workers.trainer import Episode
 
-
 _COUNTED = ('updates_per_step', 'traces')  # metrics that a summary has
 
 

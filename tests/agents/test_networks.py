@@ -78,7 +78,7 @@ def test_mlp(variant):
   ('kind', 'normalized'), [('none', []), ('layer', [5, 7]), ('batch', [3, 5, 7])]
 )
 def test_only_batch_normalization_covers_the_input(kind, normalized):
-  init = networks.Torso((5, 7), kind).init
+  init = networks.Torso((5, 7), networks.Normalization(kind)).init
   shapes = jax.eval_shape(lambda: init(jax.random.key(0), jnp.zeros([1, 3]), True))
   params = jax.tree.leaves_with_path(shapes['params'])
   scales = [leaf.size for path, leaf in params if path[-1].key == 'scale']

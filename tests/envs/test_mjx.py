@@ -1,0 +1,183 @@
+"""Tasks on MJX: held to native MuJoCo, to brax's interface, and to their time limit."""
+
+import os
+import subprocess
+import sys
+
+from brax import envs as brax_envs
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from armfarm import envs
+from armfarm.envs import compiler
+from armfarm.envs import host
+from armfarm.envs import mjx
+
+_SIZE = 3
+_STEPS = 20
+
+
+@pytest.fixture(scope='module', params=sorted(envs.TASKS))
+def task(request, numbers):
+  return envs.TASKS[request.param](**numbers[request.param])
+
+
+@pytest.fixture(scope='module')
+def body(task):
+  """A batch of the task, compiled: `reset(keys)`, `step(state, actions)`."""
+  body = mjx.Mjx(task)
+  return compiler.jit(jax.vmap(body.reset)), compiler.jit(jax.vmap(body.step))
+
+
+def _actions(kind):
+  shape = (_STEPS, _SIZE, 7)
+  actions = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
+  return {'random': actions, 'extreme': np.sign(actions)}[kind]
+
+
+@pytest.mark.parametrize('kind', ['random', 'extreme'])
+def test_mjx_does_what_native_does(task, body, kind):
+  reset, step = body
+  native = host.HostBatch(task, _SIZE, threads=1)
+  keys = jax.random.split(jax.random.key(1), _SIZE)
+  first = native.reset(jax.random.clone(keys))
+  state = reset(keys)
+  np.testing.assert_allclose(state.obs, first, rtol=0, atol=1e-6)
+  for actions in _actions(kind):
+    state, other = step(state, actions), native.step(actions)
+    # Single against double precision. Actuators at their limits are part of it: with
+    # mjx.step alone the joint velocities are 0.02 rad/s apart after two steps.
+    np.testing.assert_allclose(state.obs, other.observation, rtol=0, atol=2e-5)
+    np.testing.assert_allclose(state.reward, other.reward, rtol=0, atol=2e-5)
+    np.testing.assert_array_equal(state.metrics['success'], other.success)
+    np.testing.assert_array_equal(state.done, other.terminated)
+  assert state.obs.dtype == state.reward.dtype == jnp.float32
+
+
+def test_a_raw_key_is_as_good_as_a_typed_one(body):
+  reset, _ = body
+  keys = jax.random.split(jax.random.key(2), _SIZE)
+  raw = reset(jax.random.key_data(jax.random.clone(keys)))
+  np.testing.assert_array_equal(reset(keys).obs, raw.obs)
+
+
+def test_sizes_are_those_of_the_task(task):
+  body = mjx.Mjx(task)
+  assert body.observation_size == task.observation_size
+  assert body.action_size == task.action_size
+  assert body.backend == 'mjx'
+
+
+class _Count(brax_envs.Env):
+  """Counts in `obs`; a goal of its own each time; terminates at its goal."""
+
+  observation_size = 1
+  action_size = 1
+  backend = 'none'
+
+  def reset(self, rng):
+    goal = 3.0 + jax.random.randint(rng, [], 0, 100)
+    zero = jnp.zeros([])
+    return brax_envs.State(
+      zero, jnp.zeros([1]), zero, zero, metrics={'success': zero}, info={'goal': goal}
+    )
+
+  def step(self, state, action):
+    obs = state.obs + action
+    done = (obs[0] >= state.info['goal']).astype(jnp.float32)
+    return state.replace(pipeline_state=obs[0], obs=obs, reward=obs[0], done=done)
+
+
+def _play(state, step, actions):
+  states = []
+  for action in actions:
+    state = step(state, jnp.asarray(action)[:, None])
+    states.append(state)
+  return states
+
+
+def test_episodes_follow_one_another():
+  env = mjx.AutoReset(_Count(), episode_steps=3)
+  start = jax.jit(env.reset)(jax.random.split(jax.random.key(0), 2))
+  goals = start.info['goal']
+  # The first reaches its goal in its second step, the second runs out of time.
+  actions = [(1.0, 0.25), (200.0, 0.25), (1.0, 0.25), (1.0, 0.25)]
+  states = _play(start, jax.jit(env.step), actions)
+  last = [state.info['last_observation'][:, 0].tolist() for state in states]
+  assert last == [[1, 0.25], [201, 0.5], [1, 0.75], [2, 0.25]]
+  after = [state.obs[:, 0].tolist() for state in states]
+  assert after == [[1, 0.25], [0, 0.5], [1, 0], [2, 0.25]]
+  assert [s.info['terminated'].tolist() for s in states[1:3]] == [
+    [True, False],
+    [False, False],
+  ]
+  assert [s.info['truncated'].tolist() for s in states[1:3]] == [
+    [False, False],
+    [False, True],
+  ]
+  assert [s.done.tolist() for s in states] == [[0, 0], [1, 0], [0, 1], [0, 0]]
+  assert [s.info['steps'].tolist() for s in states] == [[1, 1], [0, 2], [1, 0], [2, 1]]
+  assert [s.reward.tolist() for s in states[1:3]] == [[201, 0.5], [1, 0.75]]
+  new = [state.info['goal'] for state in states]
+  assert (new[0] == goals).all()
+  assert new[1][0] != goals[0] and new[1][1] == goals[1]
+  assert new[2][0] == new[1][0] and new[2][1] != goals[1]
+
+
+def test_a_termination_at_the_time_limit_is_no_truncation():
+  env = mjx.AutoReset(_Count(), episode_steps=1)
+  state = env.reset(jax.random.split(jax.random.key(0), 2))
+  state = env.step(state, jnp.array([[200.0], [0.0]]))
+  assert state.info['terminated'].tolist() == [True, False]
+  assert state.info['truncated'].tolist() == [False, True]
+
+
+def test_braxs_wrappers_take_it(task):
+  env = brax_envs.training.wrap(mjx.Mjx(task), episode_length=2)
+  state = jax.jit(env.reset)(jax.random.split(jax.random.PRNGKey(0), 2))  # noqa: TID251
+  first = state.obs
+  step = compiler.jit(env.step)
+  actions = jnp.ones((2, env.action_size))
+  state = step(state, actions)
+  assert state.done.tolist() == [0, 0]
+  assert np.abs(state.obs - first).max() > 0.1
+  state = step(state, actions)
+  assert state.done.tolist() == state.info['truncation'].tolist() == [1, 1]
+  np.testing.assert_array_equal(state.obs, first)  # brax begins the same anew
+
+
+_SAC = """
+from brax.training.agents.sac import train as sac
+from armfarm import envs
+from armfarm.configs import tasks
+from armfarm.envs import mjx
+
+numbers = tasks.TASKS['reach']().to_dict()
+task = envs.TASKS[numbers.pop('name')](**numbers)
+_, _, metrics = sac.train(
+  environment=mjx.Mjx(task), num_timesteps=64, episode_length=16, num_envs=4,
+  num_eval_envs=4, num_evals=2, batch_size=8, min_replay_size=16, max_devices_per_host=1,
+)
+print('reward', metrics['eval/episode_reward'])
+"""
+
+
+@pytest.mark.skipif(
+  not hasattr(jax, 'device_put_replicated'), reason='brax 0.14.2 needs jax < 0.10'
+)
+def test_braxs_sac_trains_on_it():
+  flags = compiler.options(jax.__version__, 'cpu')
+  options = ' '.join(f'--{name}={str(value).lower()}' for name, value in flags.items())
+  environment = {**os.environ, 'XLA_FLAGS': options, 'JAX_PLATFORMS': 'cpu'}
+  done = subprocess.run(
+    [sys.executable, '-c', _SAC],
+    env=environment,
+    capture_output=True,
+    text=True,
+    timeout=600,
+  )
+  assert done.returncode == 0, done.stderr
+  reward = float(done.stdout.split('reward')[1])
+  assert -200 < reward < 0
