@@ -32,7 +32,7 @@ setuptools.setup(
     'flax',
     'imageio',
     'imageio-ffmpeg',
-    'jax',
+    'jax>=0.7.1',
     'matplotlib',
     'ml-collections',
     'mujoco-mjx==3.17.0',  # unpinned, it brings a mujoco with a solver bug
@@ -40,6 +40,8 @@ setuptools.setup(
     'numpy',
     'optax',
     'orbax-checkpoint',
+    'pillow',
+    'portpicker',
     'tensorboardX',
   ],
   extras_require={
@@ -47,6 +49,5 @@ setuptools.setup(
     'jaco': ['dm-control'],
     'log': ['array-record', 'grain'],
     'ray': ['ray'],
-    'reverb': ['dm-reverb==0.14.0', 'tensorflow-cpu==2.15.1'],
   },
 )
