@@ -48,6 +48,7 @@ setuptools.setup(
     'gym': ['gymnasium'],
     'jaco': ['dm-control'],
     'log': ['array-record', 'grain'],
+    'notebook': ['ipykernel', 'ipython'],
     'ray': ['ray'],
   },
 )

@@ -66,7 +66,7 @@ class _Terminal(io.StringIO):
 
 def _shown(stream, clock):
   """Shows something every 0.15 s, and leaves a note; returns what was written."""
-  progress = records.Progress(stream)
+  progress = records.ProgressLine(stream)
   time = clock(records)
   for text in ('first', 'second', 'third'):
     progress.show(text)
