@@ -3,31 +3,43 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help venv links check test reach experiments results bench requirements clean
+.PHONY: help venv links check test newest reach experiments results bench \
+  requirements clean
 
-PYTHON ?= python3.11
+PYTHON ?=
 FOLDERS := agents configs envs experiments launchers replay workers
 SOURCES := $(wildcard $(FOLDERS) benchmarks tests)
 EXPERIMENTS := reach reach_async reach_fused
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-USABLE := import ensurepip, sys, venv; sys.exit(sys.version_info[:2] != (3, 11))
-NO_PYTHON := armfarm needs CPython 3.11 with venv: \
-  apt-get install python3.11 python3.11-venv (or: make PYTHON=/path/to/python3.11)
+# Each Python has its own newest JAX: make newest NEWEST=3.12
+NEWEST ?= 3.11
+NEWEST_VENV := .venv-newest/$(NEWEST)
+
+# Finds CPython $(1) with venv, makes the environment $(2) and installs $< there.
+USABLE = import ensurepip, sys, venv; sys.exit("%d.%d" % sys.version_info[:2] != "$(1)")
+NO_PYTHON = armfarm needs CPython $(1) with venv: \
+  apt-get install python$(1) python$(1)-venv (or: make PYTHON=/path/to/python$(1))
+define install
+@for python in $(PYTHON) python$(1) python3 none; do \
+  $$python -c '$(call USABLE,$(1))' 2>/dev/null && break; done || true; \
+if [ $$python = none ]; then echo '$(call NO_PYTHON,$(1))' >&2; exit 1; fi; \
+echo "Installing $$(grep -c == $<) pinned packages into $(2), a minute or two"; \
+$$python -m venv $(2)
+@$(2)/bin/pip install -qq --no-deps -r $<
+@$(2)/bin/pip install -qq --no-deps --no-build-isolation -e .
+@touch $@
+endef
 
 help:  ## List the targets
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 $(STAMP): requirements/py311.txt setup.py
-	@for python in $(PYTHON) python3 none; do \
-	  $$python -c '$(USABLE)' 2>/dev/null && break; done || true; \
-	if [ $$python = none ]; then echo '$(NO_PYTHON)' >&2; exit 1; fi; \
-	echo "Installing $$(grep -c == $<) pinned packages into .venv, a minute or two"; \
-	$$python -m venv .venv
-	@$(BIN)/pip install -qq --no-deps -r $<
-	@$(BIN)/pip install -qq --no-deps --no-build-isolation -e .
-	@touch $@
+	$(call install,3.11,.venv)
+
+$(NEWEST_VENV)/.installed: requirements/newest-py$(subst .,,$(NEWEST)).txt setup.py
+	$(call install,$(NEWEST),$(NEWEST_VENV))
 
 venv: $(STAMP)  ## Make the environment, .venv, with every package pinned
 
@@ -44,6 +56,9 @@ check: $(STAMP) links  ## Check without running: syntax, lint, format, types
 test: check  ## Run the checks and all tests, with coverage
 	@$(BIN)/pytest --cov --cov-report=term
 
+newest: $(NEWEST_VENV)/.installed  ## Run the tests on the newest JAX, no Reverb
+	@$(NEWEST_VENV)/bin/pytest
+
 reach: $(STAMP)  ## Teach an arm to reach, in lock step, on this machine
 	$(BIN)/python -m armfarm.launchers.local --config=configs/naf.py:reach \
 	  --runtime=sync --workdir=runs/reach
@@ -58,9 +73,12 @@ results: $(STAMP)  ## Redraw tables and figures from the recorded numbers
 bench: $(STAMP)  ## Run the benchmarks
 	@for script in benchmarks/[!_]*.py; do $(BIN)/python $$script; done
 
-requirements:  ## Resolve requirements/base.in again, with uv
+requirements:  ## Resolve requirements/*.in again, with uv
 	cd requirements && uv pip compile --quiet --python-version 3.11 \
 	  --override overrides.in --no-emit-index-url base.in -o py311.txt
+	cd requirements && for minor in 11 12; do uv pip compile --quiet \
+	  --python-version 3.$$minor --no-emit-index-url newest.in \
+	  -o newest-py3$$minor.txt || exit; done
 
 clean:  ## Remove what was built and cached; .venv and runs stay
 	@rm -rf .links build dist *.egg-info .coverage* htmlcov MUJOCO_LOG.TXT

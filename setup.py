@@ -32,7 +32,7 @@ setuptools.setup(
     'flax',
     'imageio',
     'imageio-ffmpeg',
-    'jax',
+    'jax>=0.7.1',
     'matplotlib',
     'ml-collections',
     'mujoco-mjx==3.17.0',  # unpinned, it brings a mujoco with a solver bug
@@ -40,13 +40,15 @@ setuptools.setup(
     'numpy',
     'optax',
     'orbax-checkpoint',
+    'pillow',
+    'portpicker',
     'tensorboardX',
   ],
   extras_require={
     'gym': ['gymnasium'],
     'jaco': ['dm-control'],
     'log': ['array-record', 'grain'],
+    'notebook': ['ipykernel', 'ipython'],
     'ray': ['ray'],
-    'reverb': ['dm-reverb==0.14.0', 'tensorflow-cpu==2.15.1'],
   },
 )

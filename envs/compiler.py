@@ -3,7 +3,7 @@
 JAX 0.7.1 to 0.10.2 bring an emitter of fused loops for the CPU that computes the
 kinematics of a serial arm a thousand times too slowly, and that walks a whole array to
 update a slice of it in place. It can be turned off for one compiled function at a time;
-JAX 0.11 is cured and aborts on the option.
+JAX 0.11 is cured and refuses the option.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from armfarm.workers.checkpoints import Checkpoints
 from armfarm.workers.checkpoints import write_json
 from armfarm.workers.collector import Stop
 from armfarm.workers.records import Progress
+from armfarm.workers.records import ProgressLine
 from armfarm.workers.records import Records
 from armfarm.workers.supervisor import Supervisor
 from armfarm.workers.trainer import Diverged
@@ -50,7 +51,13 @@ class Session(NamedTuple):
   progress: Progress
 
 
-def run(config: ConfigDict, launch: Launch, workdir: pathlib.Path, stop: Stop) -> bool:
+def run(
+  config: ConfigDict,
+  launch: Launch,
+  workdir: pathlib.Path,
+  stop: Stop,
+  progress: Progress | None = None,
+) -> bool:
   """Runs until the config's end is reached, or until told to stop.
 
   Args:
@@ -58,6 +65,7 @@ def run(config: ConfigDict, launch: Launch, workdir: pathlib.Path, stop: Stop) -
     launch: how to run it.
     workdir: its folder; a run that is there goes on.
     stop: ends the run early, after a checkpoint.
+    progress: where to show how it goes, by default a line on stderr.
 
   Returns:
     Whether the run reached its end.
@@ -73,7 +81,8 @@ def run(config: ConfigDict, launch: Launch, workdir: pathlib.Path, stop: Stop) -
       f' --replay={launch.replay}'
     )
   workdirs.open_run(workdir, config, launch._asdict())
-  with workdirs.locked(workdir), opened(parts, launch, workdir) as session:
+  progress = progress or ProgressLine()
+  with workdirs.locked(workdir), opened(parts, launch, workdir, progress) as session:
     try:
       session.runtime.run(session.supervisor, stop)
       session.supervisor.finish()
@@ -92,10 +101,9 @@ def run(config: ConfigDict, launch: Launch, workdir: pathlib.Path, stop: Stop) -
 
 @contextlib.contextmanager
 def opened(
-  parts: build.Parts, launch: Launch, workdir: pathlib.Path
+  parts: build.Parts, launch: Launch, workdir: pathlib.Path, progress: Progress
 ) -> Iterator[Session]:
   """Puts a run together, and where it was before; takes it apart at the end."""
-  progress = Progress()
   checkpoints = Checkpoints(workdir / 'checkpoints', progress.note)
   checkpoints.clean()
   found = checkpoints.read()

@@ -30,8 +30,8 @@ def load_reverb() -> Any:
     from armfarm.replay import reverb_replay
   except ImportError as error:
     raise UserError(
-      f'Reverb cannot be imported ({error.name or error}): pip install'
-      " 'armfarm[reverb]' on CPython 3.11, or take --replay=memory"
+      f'Reverb cannot be imported ({error.name or error}): take --replay=memory, or'
+      ' the environment of `make venv`, which has it'
     ) from error
   return reverb_replay
 

@@ -39,17 +39,6 @@ def quiet_tensorflow() -> None:
   tf.config.threading.set_intra_op_parallelism_threads(1)
 
 
-def block_template(item: types.Item, block_steps: int) -> types.Block:
-  """Returns a block of zeros with the shapes and types that travel."""
-  items = jax.tree.map(lambda x: np.zeros((block_steps, *x.shape), x.dtype), item)
-  return types.Block(
-    items,
-    version=np.zeros(block_steps, np.int32),
-    age=np.zeros(block_steps, np.float32),
-    success=np.zeros(block_steps, bool),
-  )
-
-
 def _signature(tree: Any) -> list[tf.TensorSpec]:
   return [
     tf.TensorSpec(np.shape(x), np.asarray(x).dtype) for x in jax.tree.leaves(tree)
@@ -72,7 +61,7 @@ class Templates:
   def __init__(
     self, item: types.Item, block_steps: int, variables: agent_types.Variables
   ):
-    self.block = block_template(item, block_steps)
+    self.block = types.block_template(item, block_steps)
     self.variables = jax.tree.map(np.asarray, variables)
 
 

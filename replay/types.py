@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, Protocol
 
+import jax
 import numpy as np
 
 from armfarm.agents import types
@@ -108,3 +109,14 @@ def item_template(spec: types.Spec) -> Item:
     next_observation=observation,
   )
   return Item(transition, Origin(np.int32(0), np.int32(0), np.int32(0)))
+
+
+def block_template(item: Item, block_steps: int) -> Block:
+  """Returns a block of zeros with the shapes and types that travel."""
+  items = jax.tree.map(lambda x: np.zeros((block_steps, *x.shape), x.dtype), item)
+  return Block(
+    items,
+    version=np.zeros(block_steps, np.int32),
+    age=np.zeros(block_steps, np.float32),
+    success=np.zeros(block_steps, bool),
+  )

@@ -1,7 +1,9 @@
 """The arrows between the packages: configs ⊥ envs ⊥ agents ← workers ← launchers."""
 
 import ast
+from importlib import metadata
 import pathlib
+import re
 import sys
 
 import pytest
@@ -140,3 +142,20 @@ def test_a_wrong_import_is_found(tmp_path, path, source):
 @pytest.mark.parametrize(('path', 'source'), _RIGHT)
 def test_a_right_import_passes(tmp_path, path, source):
   assert _plant(tmp_path, path, source) == []
+
+
+def normal(name):
+  """Returns the name of a distribution as all of its spellings have it."""
+  return re.sub('[-_.]+', '-', name).lower()
+
+
+def test_the_distribution_requires_what_it_imports():
+  """Reverb apart: TensorFlow's own requirements let no resolver place it beside JAX."""
+  lines = metadata.requires('armfarm')
+  required = {normal(re.match(r'[\w.-]+', line)[0]) for line in lines}
+  places = metadata.packages_distributions()
+  paths = [path for top in _ARROWS for path in (_ROOT / top).rglob('*.py')]
+  names = {name for path in paths for name in imported(ast.parse(path.read_text()), '')}
+  tops = {name.split('.')[0] for name in names}
+  tops -= sys.stdlib_module_names | _SERVER | {'armfarm'}
+  assert {x for x in tops if required.isdisjoint(map(normal, places[x]))} == set()

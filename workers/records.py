@@ -8,7 +8,7 @@ import pathlib
 import sys
 import threading
 import time
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 import tensorboardX
 
@@ -29,7 +29,7 @@ class Records:
     path = workdir / 'metrics.jsonl'
     path.touch()
     os.truncate(path, min(position, path.stat().st_size))
-    self._file = path.open('a')
+    self._file = path.open('a', buffering=1)  # a line at once, for who watches
     self._lock = threading.Lock()
     self._board = tensorboardX.SummaryWriter(
       str(workdir / 'tensorboard'), purge_step=env_steps + 1 if env_steps else None
@@ -51,9 +51,8 @@ class Records:
         self._board.add_scalar(f'{kind}/{name}', number, env_steps)
 
   def position(self) -> int:
-    """Flushes, and returns where `metrics.jsonl` ends, in bytes."""
+    """Returns where `metrics.jsonl` ends, in bytes."""
     with self._lock:
-      self._file.flush()
       return self._file.tell()
 
   def close(self) -> None:
@@ -63,7 +62,17 @@ class Records:
       self._board.close()
 
 
-class Progress:
+class Progress(Protocol):
+  """Where a run tells people how it is doing."""
+
+  def show(self, text: str) -> None:
+    """Shows the latest state; may be called often, and need not show it every time."""
+
+  def note(self, text: str) -> None:
+    """Tells something that stays."""
+
+
+class ProgressLine:
   """One line that says how a run is doing, written over itself on a terminal."""
 
   def __init__(self, stream: TextIO = sys.stderr):

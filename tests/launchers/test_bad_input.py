@@ -139,7 +139,12 @@ def copy(finished, left):
     ([], {'config': 'configs/ddpg.py:reach'}, 'agent.name=naf, not ddpg'),
     ([], {'config': 'configs/naf.py:reach,linear'}, 'agent.network=mlp, not linear'),
     (['--runtime=async'], {}, 'runtime=sync, not async'),
-    (['--replay=reverb'], {}, 'replay=memory, not reverb'),
+    pytest.param(
+      ['--replay=reverb'],
+      {},
+      'replay=memory, not reverb',
+      marks=pytest.mark.reverb,
+    ),
   ],
 )
 def test_the_workdir_of_another_run(farm, copy, flags, numbers, says):
@@ -258,6 +263,6 @@ def test_without_reverb(farm, left, tmp_path):
     text=True,
   )
   assert (ended.returncode, ended.stdout) == (2, '')
-  assert ended.stderr.startswith('armfarm: Reverb cannot be imported (reverb): pip ')
+  assert ended.stderr.startswith('armfarm: Reverb cannot be imported (reverb): take ')
   assert ended.stderr.count('\n') == 1
   assert not run.workdir.exists()

@@ -120,6 +120,7 @@ def gone(farm, left, role='collector'):
   farm.wait_for(lambda: not processes(left.workdir, role), f'{role}s to end')
 
 
+@pytest.mark.reverb
 def test_an_asynchronous_run_killed_3_times_stores_nothing_twice(farm, left):
   run, chance = left(), random.Random(1)
   for moment in ('save', 'run', 'save'):
@@ -139,6 +140,7 @@ def test_an_asynchronous_run_killed_3_times_stores_nothing_twice(farm, left):
   gone(farm, run)
 
 
+@pytest.mark.reverb
 @pytest.mark.parametrize('replay', ['reverb', 'reverb_process'])
 def test_young_children_do_not_outlive_their_parent(farm, left, replay):
   run = left()
@@ -149,6 +151,7 @@ def test_young_children_do_not_outlive_their_parent(farm, left, replay):
   gone(farm, run, role)
 
 
+@pytest.mark.reverb
 def test_a_collector_that_is_killed_is_replaced(farm, left):
   run = left()
   process = launch_async(farm, run)

@@ -86,6 +86,7 @@ def test_the_config_that_was_written_makes_the_same_run(farm, plain, left, tmp_p
   assert without_clocks(run.rows()) == without_clocks(left(plain).rows())
 
 
+@pytest.mark.reverb
 def test_reverb_changes_no_bit_of_a_run(farm, plain, left):
   run = left()
   farm.run(run.workdir, '--replay=reverb')
@@ -116,7 +117,14 @@ def test_the_ratio_is_exact_in_lock_step(farm, left, ratio):
   assert run.counters()['updates'] == ratio * steps
 
 
-@pytest.mark.parametrize('replay', ['memory', 'reverb', 'reverb_process'])
+@pytest.mark.parametrize(
+  'replay',
+  [
+    'memory',
+    pytest.param('reverb', marks=pytest.mark.reverb),
+    pytest.param('reverb_process', marks=pytest.mark.reverb),
+  ],
+)
 def test_an_asynchronous_run(farm, left, replay):
   run = left()
   flags = ['--runtime=async', f'--replay={replay}']

@@ -8,21 +8,31 @@ import pytest
 
 from armfarm.agents import types as agent_types
 from armfarm.replay import memory
-from armfarm.replay import reverb_replay
 from armfarm.replay import types
 
 _ITEM = types.item_template(agent_types.Spec(observation_size=2, action_size=1))
 
 
-def _memory(templates, max_blocks):
-  del templates  # nothing is checked within a process
+def _memory(item, variables, block_steps, max_blocks):
+  del item, variables, block_steps  # nothing is checked within a process
   return memory.MemoryReplay(max_blocks)
 
 
-def _reverb(templates, max_blocks):
+def _reverb(item, variables, block_steps, max_blocks):
+  from armfarm.replay import reverb_replay
+
+  templates = reverb_replay.Templates(item, block_steps, variables)
   server = reverb_replay.serve(templates, max_blocks, port=None)
   address = f'127.0.0.1:{server.port}'
   return reverb_replay.ReverbReplay(address, templates, server)
+
+
+@pytest.fixture
+def reverb_replay():
+  """The module that imports Reverb, for tests marked so."""
+  from armfarm.replay import reverb_replay
+
+  return reverb_replay
 
 
 @pytest.fixture
@@ -48,8 +58,7 @@ def opened(published):
 
   def make(backend, *, item=_ITEM, variables=None, max_blocks=8, block_steps=3):
     variables = published(1).variables if variables is None else variables
-    templates = reverb_replay.Templates(item, block_steps, variables)
-    replays.append(backend(templates, max_blocks))
+    replays.append(backend(item, variables, block_steps, max_blocks))
     return replays[-1]
 
   yield make
@@ -57,7 +66,13 @@ def opened(published):
     replay.close()
 
 
-@pytest.fixture(params=[_memory, _reverb], ids=['memory', 'reverb'])
+_BACKENDS = [
+  pytest.param(_memory, id='memory'),
+  pytest.param(_reverb, id='reverb', marks=pytest.mark.reverb),
+]
+
+
+@pytest.fixture(params=_BACKENDS)
 def open_replay(opened, request):
   """Returns `... -> replay`, for each of the two in turn."""
   return functools.partial(opened, request.param)
@@ -74,7 +89,7 @@ def block():
   """Returns `number -> Block` of three steps, full of that number."""
 
   def make(number, item=_ITEM, block_steps=3):
-    zeros = reverb_replay.block_template(item, block_steps)
+    zeros = types.block_template(item, block_steps)
     return jax.tree.map(lambda x: np.full_like(x, number), zeros)
 
   return make

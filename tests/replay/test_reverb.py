@@ -8,10 +8,8 @@ import jax
 import numpy as np
 import portpicker
 import pytest
-import reverb
 
-from armfarm.replay import reverb_replay
-
+pytestmark = pytest.mark.reverb
 _PATIENCE = 30.0  # s for what comes at once if nobody else wants the machine
 
 
@@ -90,7 +88,7 @@ def address():
     process.communicate()
 
 
-def test_a_server_of_its_own_serves_all(address, item, block, published):
+def test_a_server_of_its_own_serves_all(address, reverb_replay, item, block, published):
   templates = reverb_replay.Templates(item, 3, published(0).variables)
   trainer, late = (reverb_replay.ReverbReplay(address, templates) for _ in range(2))
   trainer.wait_until_ready(_PATIENCE)
@@ -107,7 +105,7 @@ def test_a_server_of_its_own_serves_all(address, item, block, published):
   assert taken == [0, 1, 2, 3]
 
 
-def test_a_server_that_is_not_there_is_missed_in_time(item, published):
+def test_a_server_that_is_not_there_is_missed_in_time(reverb_replay, item, published):
   templates = reverb_replay.Templates(item, 3, published(0).variables)
   address = f'127.0.0.1:{portpicker.pick_unused_port()}'
   replay = reverb_replay.ReverbReplay(address, templates)
@@ -116,7 +114,9 @@ def test_a_server_that_is_not_there_is_missed_in_time(item, published):
   replay.close()
 
 
-def test_a_server_of_something_else_is_told(item, published):
+def test_a_server_of_something_else_is_told(reverb_replay, item, published):
+  import reverb
+
   templates = reverb_replay.Templates(item, 3, published(0).variables)
   server = reverb.Server([reverb.Table.queue('another', 1)], port=None)
   address = f'127.0.0.1:{server.port}'

@@ -27,11 +27,10 @@ def _rows(workdir):
   return [json.loads(line) for line in lines]
 
 
-def test_rows_are_lines(opened, tmp_path):
+def test_rows_are_lines_to_be_read_at_once(opened, tmp_path):
   record = opened()
   record.write('episode', 3, {'total': 0.5, 'success': True})
   record.write('learner', 4, {'loss': 0.1})
-  record.position()
   assert _rows(tmp_path) == [
     {'kind': 'episode', 'env_steps': 3, 'total': 0.5, 'success': True},
     {'kind': 'learner', 'env_steps': 4, 'loss': 0.1},
@@ -66,7 +65,7 @@ class _Terminal(io.StringIO):
 
 def _shown(stream, clock):
   """Shows something every 0.15 s, and leaves a note; returns what was written."""
-  progress = records.Progress(stream)
+  progress = records.ProgressLine(stream)
   time = clock(records)
   for text in ('first', 'second', 'third'):
     progress.show(text)
