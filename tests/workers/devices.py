@@ -29,7 +29,10 @@ _CONFIGS = {
 def batches(rng):
   """Returns minibatches for all the updates, [N B ...]."""
   lead = (_UPDATES, _BATCH)
-  normal = lambda *size: jnp.asarray(rng.normal(size=(*lead, *size)), jnp.float32)
+
+  def normal(*size):
+    return jnp.asarray(rng.normal(size=(*lead, *size)), jnp.float32)
+
   return types.Transition(
     observation=normal(_SPEC.observation_size),
     action=jnp.tanh(normal(_SPEC.action_size)),
