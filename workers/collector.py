@@ -159,7 +159,17 @@ class Collector:
     }
 
   def restore(self, state: dict[str, Any]) -> None:
-    """Goes on from where `state` was taken, with the same numbers to the bit."""
+    """Goes on from where `state` was taken, with the same numbers to the bit.
+
+    An environment that knows no way back begins its next episode instead; the same
+    one again, where no step of it was taken.
+    """
+    self._episode = int(state['episode'])
+    self._step = int(state['step'])
+    if not state['environment']:
+      self._episode += self._step > 0
+      self._actor, self._step = None, 0
+      return
     actor: Actor = state['actor']
     variables = jax.device_put(actor.published.variables)
     version, published = int(actor.published.version), float(actor.published.time)
@@ -169,8 +179,6 @@ class Collector:
       key=jax.random.wrap_key_data(actor.key),
     )
     self._environment.restore(state['environment'])
-    self._episode = int(state['episode'])
-    self._step = int(state['step'])
 
   def _begin_episode(self) -> Actor:
     published = self._replay.latest(timeout=30.0)
