@@ -3,14 +3,15 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help venv links check test reach experiments results bench requirements clean
+.PHONY: help venv links check test reach experiments results bench sbx requirements clean
 
 PYTHON ?= python3.11
 FOLDERS := agents configs envs experiments launchers replay workers
 SOURCES := $(wildcard $(FOLDERS) benchmarks tests)
-EXPERIMENTS := reach reach_async
+EXPERIMENTS := reach reach_async pendulum
 BIN := .venv/bin
 STAMP := .venv/.installed
+SBX := .venv-sbx/.installed
 
 USABLE := import ensurepip, sys, venv; sys.exit(sys.version_info[:2] != (3, 11))
 NO_PYTHON := armfarm needs CPython 3.11 with venv: \
@@ -55,12 +56,24 @@ experiments: $(STAMP)  ## Run every experiment; what is finished is not run agai
 results: $(STAMP)  ## Redraw tables and figures from the recorded numbers
 	$(BIN)/python -m armfarm.experiments.results
 
+$(SBX): requirements/sbx.txt setup.py | $(STAMP)
+	@echo "Installing $$(grep -c == $<) pinned packages into .venv-sbx, some minutes"
+	@$(BIN)/python -m venv .venv-sbx
+	@.venv-sbx/bin/pip install -qq --no-deps -r $<
+	@.venv-sbx/bin/pip install -qq --no-deps --no-build-isolation -e .
+	@touch $@
+
+sbx: $(SBX)  ## Let an agent of SBX learn armfarm/Reach-v0, in its own environment
+	@.venv-sbx/bin/python benchmarks/_sbx_reach.py
+
 bench: $(STAMP)  ## Run the benchmarks
 	@for script in benchmarks/[!_]*.py; do $(BIN)/python $$script; done
 
-requirements:  ## Resolve requirements/base.in again, with uv
+requirements:  ## Resolve requirements/*.in again, with uv
 	cd requirements && uv pip compile --quiet --python-version 3.11 \
 	  --override overrides.in --no-emit-index-url base.in -o py311.txt
+	cd requirements && uv pip compile --quiet --python-version 3.11 \
+	  --no-emit-index-url sbx.in -o sbx.txt
 
 clean:  ## Remove what was built and cached; .venv and runs stay
 	@rm -rf .links build dist *.egg-info .coverage* htmlcov MUJOCO_LOG.TXT

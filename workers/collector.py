@@ -45,22 +45,24 @@ class Actor(NamedTuple):
     age: of those variables when the episode began, s.
     noise: the agent's actor state.
     observation: before the next action, [O].
-    key: of this episode, typed.
+    key: of this episode, its data.
   """
 
   published: types.Published
   age: float
   noise: agent_types.ActorState
   observation: Any
-  key: chex.PRNGKey
+  key: chex.Array
 
 
+# Keys pass in and out as their data: what takes or returns a typed key is dispatched by
+# JAX in Python, several times more slowly.
 @functools.partial(jax.jit, static_argnums=0)
 def _begin(
-  agent: agent_types.Agent, key: chex.PRNGKey
-) -> tuple[agent_types.ActorState, chex.PRNGKey]:
-  key, key_noise = jax.random.split(key)
-  return agent.begin(key_noise), key
+  agent: agent_types.Agent, key_data: chex.Array
+) -> tuple[agent_types.ActorState, chex.Array]:
+  key, key_noise = jax.random.split(jax.random.wrap_key_data(key_data))
+  return agent.begin(key_noise), jax.random.key_data(key)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -69,11 +71,11 @@ def _explore(
   variables: agent_types.Variables,
   noise: agent_types.ActorState,
   observation: chex.Array,
-  key: chex.PRNGKey,
-) -> tuple[chex.Array, agent_types.ActorState, chex.PRNGKey]:
-  key, key_explore = jax.random.split(key)
+  key_data: chex.Array,
+) -> tuple[chex.Array, agent_types.ActorState, chex.Array]:
+  key, key_explore = jax.random.split(jax.random.wrap_key_data(key_data))
   action, noise = agent.explore(variables, noise, observation, key_explore)
-  return action, noise, key
+  return action, noise, jax.random.key_data(key)
 
 
 def _transition(before: Any, action: Any, step: task.Step) -> agent_types.Transition:
@@ -153,7 +155,7 @@ class Collector:
     self._actor = actor
     return {
       'environment': self._environment.state(),
-      'actor': actor._replace(key=jax.random.key_data(actor.key)),
+      'actor': actor,
       'episode': np.int64(self._episode),
       'step': np.int64(self._step),
     }
@@ -176,7 +178,6 @@ class Collector:
     self._actor = actor._replace(
       published=types.Published(version, published, variables),
       age=float(actor.age),
-      key=jax.random.wrap_key_data(actor.key),
     )
     self._environment.restore(state['environment'])
 
@@ -187,7 +188,7 @@ class Collector:
     key = jax.random.fold_in(self._key, self._episode)
     key, key_reset = jax.random.split(key)
     observation = self._environment.reset(key_reset)
-    noise, key = _begin(self._agent, key)
+    noise, key = _begin(self._agent, jax.random.key_data(key))
     variables = jax.device_put(published.variables)
     age = max(0.0, time.time() - published.time)
     return Actor(published._replace(variables=variables), age, noise, observation, key)

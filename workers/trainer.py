@@ -125,8 +125,8 @@ def train(
   updates: int,
   learner: agent_types.LearnerState,
   memory: Any,
-  key: chex.PRNGKey,
-) -> tuple[agent_types.LearnerState, agent_types.Metrics, chex.PRNGKey]:
+  key_data: chex.Array,
+) -> tuple[agent_types.LearnerState, agent_types.Metrics, chex.Array]:
   """Samples all minibatches at once, and updates with one after the other.
 
   Args:
@@ -135,11 +135,12 @@ def train(
     updates: how many, at least 1.
     learner: its state.
     memory: the replay memory, which stays as it is.
-    key: consumed.
+    key_data: of a key, which is consumed; a typed key would be dispatched in Python.
 
   Returns:
-    The learner, the means of its metrics, and the key to go on with.
+    The learner, the means of its metrics, and the data of the key to go on with.
   """
+  key = jax.random.wrap_key_data(key_data)
   key, key_sample, key_scan = jax.random.split(key, 3)
   examples = buffer.sample(memory, key_sample).transition
   batches = jax.tree.map(lambda x: x.reshape(updates, -1, *x.shape[1:]), examples)
@@ -151,7 +152,8 @@ def train(
 
   keys = jax.random.split(key_scan, updates)
   learner, metrics = jax.lax.scan(one, learner, (batches, keys))
-  return learner, jax.tree.map(jnp.mean, metrics), key
+  means = jax.tree.map(jnp.mean, metrics)
+  return learner, means, jax.random.key_data(key)
 
 
 class Trainer:
@@ -173,7 +175,8 @@ class Trainer:
     options: Options,
     key: chex.PRNGKey,
   ):
-    key_init, self._key = jax.random.split(key)
+    key_init, key = jax.random.split(key)
+    self._key = jax.random.key_data(key)
     self._agent = agent
     self._buffer = buffer
     self._replay = replay
@@ -289,7 +292,7 @@ class Trainer:
     return {
       'learner': self._learner,
       'memory': self._memory,
-      'key': jax.random.key_data(self._key),
+      'key': self._key,
     }
 
   def progress(self) -> dict[str, Any]:
@@ -301,7 +304,7 @@ class Trainer:
     """Goes on from where `state` and `progress` were taken."""
     self._learner = state['learner']
     self._memory = state['memory']
-    self._key = jax.random.wrap_key_data(state['key'])
+    self._key = state['key']
     self.counters = Counters(**progress['counters'])
     self._last = {int(c): Last(*row) for c, row in progress['last'].items()}
     self.dropped = progress['dropped']
