@@ -3,7 +3,7 @@
   make sbx && python benchmarks/loop.py
 
 Steps a second of DDPG on Pusher-v5, with one update a step, layers of 100 units and
-minibatches of 64: ours in lock step, one step and one update in turn (`blocks-1`) or ten
+minibatches of 64: ours in lock step, a step and an update in turn (`blocks-1`) or ten
 and ten (`blocks-10`), and SBX's, in its own environment as another process. All take
 turns, round by round, so that a change of the machine's speed meets them alike.
 """

@@ -18,10 +18,10 @@ Packed = dict[str, Any]  # by name of the dtype, [T F]
 
 def pack(steps: Any) -> Packed:
   """Packs a tree of arrays, each [T ...], into one array [T F] for each dtype."""
-  columns: dict[str, list[np.ndarray]] = {}
+  columns: dict[np.dtype, list[np.ndarray]] = {}  # a dtype's name is slow to be had
   for leaf in jax.tree.leaves(steps):
-    columns.setdefault(leaf.dtype.name, []).append(leaf.reshape(len(leaf), -1))
-  return {name: np.concatenate(parts, axis=1) for name, parts in columns.items()}
+    columns.setdefault(leaf.dtype, []).append(leaf.reshape(len(leaf), -1))
+  return {dtype.name: np.concatenate(x, axis=1) for dtype, x in columns.items()}
 
 
 def unpack(step: Any, packed: Packed) -> Any:

@@ -147,7 +147,7 @@ class Collector:
   def collect(self) -> types.Block:
     """Takes T control steps, through as many episodes as they touch."""
     steps = [self._advance() for _ in range(self._block_steps)]
-    return jax.tree.map(lambda *fields: np.stack(fields), *steps)
+    return jax.tree.map(lambda *fields: np.array(fields), *steps)
 
   def state(self) -> dict[str, Any]:
     """All that `restore` needs to go on with the same step, as a tree of arrays."""

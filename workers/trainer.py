@@ -181,6 +181,7 @@ class Trainer:
     self._buffer = buffer
     self._replay = replay
     self._options = options
+    self._ratio = options.ratio
     self.updates_per_call = options.updates_per_call
     self._learner = jax.jit(agent.init)(key_init)
     self._memory = jax.jit(buffer.init)()
@@ -228,7 +229,7 @@ class Trainer:
   def train_due(self) -> None:
     """Makes all the updates that the ratio of updates to steps asks for."""
     steps = self.counters.env_steps - self._options.warmup_steps
-    while self.counters.updates + self.updates_per_call <= self._options.ratio * steps:
+    while self.counters.updates + self.updates_per_call <= self._ratio * steps:
       self.train_once()
 
   def train_once(self) -> None:
