@@ -15,7 +15,7 @@ import sbx
 
 import armfarm.envs.gym  # noqa: F401 - registers the tasks
 
-_STEPS = 25_000
+_STEPS = 50_000
 _TRIALS = 20
 
 
