@@ -3,15 +3,16 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help venv links check test newest reach experiments results bench \
+.PHONY: help venv links check test newest reach experiments results bench sbx \
   requirements clean
 
 PYTHON ?=
 FOLDERS := agents configs envs experiments launchers replay workers
 SOURCES := $(wildcard $(FOLDERS) benchmarks tests)
-EXPERIMENTS := reach reach_async reach_fused
+EXPERIMENTS := reach reach_async reach_fused pendulum
 BIN := .venv/bin
 STAMP := .venv/.installed
+SBX := .venv-sbx/.installed
 
 # Each Python has its own newest JAX: make newest NEWEST=3.12
 NEWEST ?= 3.11
@@ -70,6 +71,16 @@ experiments: $(STAMP)  ## Run every experiment; what is finished is not run agai
 results: $(STAMP)  ## Redraw tables and figures from the recorded numbers
 	$(BIN)/python -m armfarm.experiments.results
 
+$(SBX): requirements/sbx.txt setup.py | $(STAMP)
+	@echo "Installing $$(grep -c == $<) pinned packages into .venv-sbx, some minutes"
+	@$(BIN)/python -m venv .venv-sbx
+	@.venv-sbx/bin/pip install -qq --no-deps -r $<
+	@.venv-sbx/bin/pip install -qq --no-deps --no-build-isolation -e .
+	@touch $@
+
+sbx: $(SBX)  ## Let an agent of SBX learn armfarm/Reach-v0, in its own environment
+	@.venv-sbx/bin/python benchmarks/_sbx_reach.py
+
 bench: $(STAMP)  ## Run the benchmarks
 	@for script in benchmarks/[!_]*.py; do $(BIN)/python $$script; done
 
@@ -79,6 +90,8 @@ requirements:  ## Resolve requirements/*.in again, with uv
 	cd requirements && for minor in 11 12; do uv pip compile --quiet \
 	  --python-version 3.$$minor --no-emit-index-url newest.in \
 	  -o newest-py3$$minor.txt || exit; done
+	cd requirements && uv pip compile --quiet --python-version 3.11 \
+	  --no-emit-index-url sbx.in -o sbx.txt
 
 clean:  ## Remove what was built and cached; .venv and runs stay
 	@rm -rf .links build dist *.egg-info .coverage* htmlcov MUJOCO_LOG.TXT

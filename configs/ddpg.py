@@ -15,13 +15,13 @@ def get_config(which: str = 'reach') -> ConfigDict:
   Raises:
     ValueError: there is no such task.
   """
-  if which not in tasks.TASKS:
-    raise ValueError(
-      f'there is no config ddpg.py:{which}; choose {", ".join(tasks.TASKS)}'
-    )
+  task = tasks.find(which)
+  if task is None:
+    names = ', '.join(tasks.NAMES)
+    raise ValueError(f'there is no config ddpg.py:{which}; choose {names}')
   config = ConfigDict()
   config.seed = 0
-  config.task = tasks.TASKS[which]()
+  config.task = task
   config.agent = agent()
   config.replay = replay()
   config.run = run()

@@ -13,18 +13,19 @@ def get_config(which: str = 'reach') -> ConfigDict:
   """Returns the config of a task, for NAF or, after a comma, its variant `linear`.
 
   Args:
-    which: 'reach' or 'reach,linear'.
+    which: as in 'reach', 'reach,linear' or 'gym/Pendulum-v1'.
 
   Raises:
     ValueError: there is no such task or variant.
   """
-  task, _, variant = which.partition(',')
-  if task not in tasks.TASKS or variant not in ('', 'linear'):
-    names = ', '.join(f'{name} or {name},linear' for name in tasks.TASKS)
+  name, _, variant = which.partition(',')
+  task = tasks.find(name)
+  if task is None or variant not in ('', 'linear'):
+    names = ', '.join(f'{name} or {name},linear' for name in tasks.NAMES)
     raise ValueError(f'there is no config naf.py:{which}; choose {names}')
   config = ConfigDict()
   config.seed = 0
-  config.task = tasks.TASKS[task]()
+  config.task = task
   config.agent = agent('linear' if variant else 'mlp')
   config.replay = replay()
   config.run = run()

@@ -1,10 +1,11 @@
-"""The tasks' numbers, shared by the systems that learn them.
+"""The tasks' numbers, shared by the systems that learn them, and by Gymnasium.
 
 Where the paper of a task gives a number it is named; the others are ours, with the
 reason. "Gu" is Gu et al. 2016, section V-A.
 """
 
 from ml_collections import ConfigDict
+from ml_collections import config_dict
 
 
 def reach() -> ConfigDict:
@@ -22,4 +23,30 @@ def reach() -> ConfigDict:
   return task
 
 
+def gym(id: str) -> ConfigDict:
+  """Any Gymnasium environment with Box spaces, by its id."""
+  task = ConfigDict()
+  task.name = 'gym'
+  task.id = id
+  task.episode_steps = 0  # control steps; 0: the environment's own limit
+  # A return from which an episode counts as a success; None: the environment says so.
+  task.success_return = config_dict.placeholder(float)
+  if id in _SUCCESS_RETURNS:
+    task.success_return = _SUCCESS_RETURNS[id]
+  return task
+
+
+_SUCCESS_RETURNS = {
+  'Pendulum-v1': -200.0,  # ours: upright within a swing or two from anywhere
+}
+
 TASKS = {'reach': reach}
+NAMES = (*TASKS, 'gym/ID')
+
+
+def find(which: str) -> ConfigDict | None:
+  """Returns the numbers of a task or, after `gym/`, of a Gymnasium environment."""
+  kind, _, id = which.partition('/')
+  if kind == 'gym' and id:
+    return gym(id)
+  return TASKS[which]() if which in TASKS else None

@@ -29,8 +29,8 @@ from armfarm.envs.task import Array
 from armfarm.envs.task import Start
 from armfarm.envs.task import Step
 from armfarm.envs.task import Task
+from armfarm.envs.task import checked_action
 
-_ACTION_LIMIT = 1 + 1e-6  # lets float32 round past 1
 _STATE = mujoco.mjtState.mjSTATE_INTEGRATION
 _UP_TO_VELOCITY = int(mujoco.mjtStage.mjSTAGE_VEL)  # the stages of `mj_step1`
 _NO_STAGE = int(mujoco.mjtStage.mjSTAGE_NONE)
@@ -94,7 +94,7 @@ class Host:
       ValueError: the action is not finite, of another shape or outside [-1, 1].
       RuntimeError: the episode has ended, or none was begun.
     """
-    action = _checked_action(action, (self.action_size,))
+    action = checked_action(action, (self.action_size,))
     if not self._running:
       raise RuntimeError('the episode has ended or was not begun: call reset first')
     task, data, goal = self._task, self._data, self._goal
@@ -224,37 +224,41 @@ class HostBatch:
     self._running[rows] = True
     return self._task.observe(self._batch, self._goal)[rows]
 
-  def step(self, actions: Array) -> Step:
-    """Takes one control step in every instance.
+  def step(self, actions: Array, ids: Array | None = None) -> Step:
+    """Takes one control step in some instances, in all by default.
 
     Args:
-      actions: [B A], in [-1, 1].
+      actions: one for each instance of the call, [I A], in [-1, 1].
+      ids: the instances, [I]; None for all, in order.
 
     Returns:
-      The step; where it ends an episode, with its true last observation.
+      The step of these; where it ends an episode, with its true last observation.
 
     Raises:
       ValueError: an action is not finite, of another shape or outside [-1, 1].
       RuntimeError: an episode has ended, or was not begun.
     """
-    actions = _checked_action(actions, (self.size, self.action_size))
-    if not self._running.all():
-      over = np.flatnonzero(~self._running)
+    rows = slice(None) if ids is None else np.asarray(ids)
+    every = np.zeros((self.size, self.action_size))
+    every[rows] = checked_action(actions, every[rows].shape)
+    if not self._running[rows].all():
+      over = np.arange(self.size)[rows][~self._running[rows]]
       raise RuntimeError(f'episodes {over} have ended or were not begun: reset them')
     task, batch, goal = self._task, self._batch, self._goal
-    batch.ctrl[:] = task.control(batch, actions)
-    batch.step(nstep=task.substeps, stage=_UP_TO_VELOCITY)
-    self._steps += 1
+    batch.ctrl[rows] = task.control(batch, every)[rows]
+    batch.step(ids, nstep=task.substeps, stage=_UP_TO_VELOCITY)
+    self._steps[rows] += 1
     terminated = np.asarray(task.terminated(batch, goal))
     truncated = ~terminated & (self._steps >= self.episode_steps)
-    self._running = ~(terminated | truncated)
-    return Step(
+    self._running[rows] = ~(terminated | truncated)[rows]
+    step = Step(
       observation=task.observe(batch, goal),
-      reward=task.reward(batch, goal, actions),
+      reward=task.reward(batch, goal, every),
       terminated=terminated,
       truncated=truncated,
       success=np.asarray(task.success(batch, goal)),
     )
+    return Step(*(field[rows] for field in step))
 
   def state(self) -> dict[str, Array]:
     """What `restore` needs: physics [B N], goal [B G], steps [B], running [B]."""
@@ -282,15 +286,6 @@ def _target(model: mujoco.MjModel) -> int | None:
   body = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_BODY, 'target')
   row = int(model.body_mocapid[body]) if body >= 0 else -1
   return row if row >= 0 else None
-
-
-def _checked_action(action: Array, shape: tuple[int, ...]) -> np.ndarray:
-  action = np.asarray(action, np.float64)
-  if action.shape != shape:
-    raise ValueError(f'action has the shape {action.shape}: give {shape}')
-  if not np.abs(action).max() <= _ACTION_LIMIT:  # true of nan, too
-    raise ValueError('action is not finite or outside [-1, 1]: clip it on purpose')
-  return action
 
 
 def _as_state(

@@ -104,11 +104,11 @@ def make(
   huber_delta: float,
   speed: float,
   cube_center: Sequence[float],
-  cube_edge: float = 0.2,
-  success_distance: float = 0.05,
-  episode_steps: int = 150,
+  cube_edge: float,
+  success_distance: float,
+  episode_steps: int,
 ) -> task.Task:
-  """Builds the reaching task; defaults are the paper's, section V-A.1.
+  """Builds the reaching task; its numbers are in `configs/tasks.py`.
 
   Args:
     distance_weight: c1, reward per m^2; positive.

@@ -18,6 +18,10 @@ from typing import Any, NamedTuple, Protocol
 
 import chex
 import mujoco
+import numpy as np
+
+_ACTION_LIMIT = 1 + 1e-6  # lets float32 round past 1
+OBSERVATION_LIMIT = 100.0  # rad, rad/s or m; no task of ours is ever beyond
 
 Array = Any  # numpy or JAX: a task computes in the arrays that it is given
 Data = Any
@@ -112,7 +116,24 @@ class Environment(Protocol):
     """
 
   def state(self) -> dict[str, Array]:
-    """All that `restore` needs to go on from here, bit for bit."""
+    """All that `restore` needs to go on from here, bit for bit.
+
+    It is empty where there is no way back; whoever resumes begins another episode.
+    """
 
   def restore(self, state: dict[str, Array]) -> None:
-    """Goes back to where `state` was taken."""
+    """Goes back to where `state` was taken; never called where that is empty."""
+
+
+def checked_action(action: Array, shape: tuple[int, ...]) -> np.ndarray:
+  """Returns an action, or a batch of them, in double precision.
+
+  Raises:
+    ValueError: it is not finite, of another shape or outside [-1, 1].
+  """
+  action = np.asarray(action, np.float64)
+  if action.shape != shape:
+    raise ValueError(f'action has the shape {action.shape}: give {shape}')
+  if not np.abs(action).max() <= _ACTION_LIMIT:  # true of nan, too
+    raise ValueError('action is not finite or outside [-1, 1]: clip it on purpose')
+  return action

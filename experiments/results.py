@@ -70,6 +70,21 @@ _STORIES = {
     ' tried on native MuJoCo.',
     ('success', 'episodes_to_100', 'wall_s_to_100', 'traces'),
   ),
+  'pendulum': Story(
+    'Pendulum of Gymnasium',
+    'Our agents on `gym/Pendulum-v1`, in lock step, one update a step, 100 episodes;'
+    ' the return is the mean of 20 held-out episodes, a success one of -200 or more.',
+    ('return', 'success', 'env_steps'),
+  ),
+  'loop': Story(
+    "The whole loop against SBX's",
+    'DDPG on `gym/Pusher-v5`, one update a step, two layers of 100, minibatches of 64:'
+    ' steps and updates in turn, in blocks of one or ten, over the same with SBX'
+    ' (strictly in turn); medians of rounds in turn. Our collectors act with the'
+    " variables of their episode's beginning.",
+    ('ratio', 'loop_rate', 'sbx_rate'),
+    'python benchmarks/loop.py',
+  ),
   'trainer': Story(
     'The trainer against the bare update',
     'Updates a second of the trainer with sampling, publishing and metrics, fed through'
@@ -94,11 +109,13 @@ _LABELS = {
   'updates_per_step_set': 'updates a step, set',
   'traces': 'times the program was traced',
   'ratio': 'ratio',
+  'loop_rate': 'our loop',
+  'sbx_rate': "SBX's loop",
   'trainer_rate': 'trainer',
   'update_rate': 'bare update',
   'sampler_rate': 'sampler',
 }
-_IMPLIED = ('', 'episodes', 'steps', 'updates', 'updates/s', 'updates/step')
+_IMPLIED = ('', 'episodes', 'steps', 'updates', 'updates/s', 'steps/s', 'updates/step')
 
 
 def folder() -> pathlib.Path:

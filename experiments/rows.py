@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 CURVE = 'success_after_'  # metrics of a learning curve: training episodes follow
 
 _NAME = re.compile(r'[a-z][a-z0-9_-]*')
+_TASK = re.compile(r'[a-zA-Z][\w/:.-]*')  # Gymnasium's ids among them
 _COMMIT = re.compile(r'unknown|[0-9a-f]{7,40}\+?')
 _GENERATED = (':!docs/results', ':!README.md')  # written from results, not their source
 
@@ -79,7 +80,8 @@ def check(row: Row) -> None:
   """Raises ValueError for a row that no page could show."""
   for field in ('name', 'task', 'agent', 'variant', 'metric'):
     value = getattr(row, field)
-    if not (isinstance(value, str) and _NAME.fullmatch(value)):
+    pattern = _TASK if field == 'task' else _NAME
+    if not (isinstance(value, str) and pattern.fullmatch(value)):
       raise ValueError(f'{field} is {value!r}: give lower-case letters, digits, _ or -')
   if type(row.seed) is not int or row.seed < 0:
     raise ValueError(f'seed is {row.seed!r}: give a whole number from 0')

@@ -15,7 +15,9 @@ from ml_collections import ConfigDict
 from armfarm import agents
 from armfarm import envs
 from armfarm.agents import types as agent_types
+from armfarm.envs import foreign
 from armfarm.envs import host
+from armfarm.envs.foreign import Foreign
 from armfarm.envs.task import Environment
 from armfarm.envs.task import Task
 from armfarm.launchers.app import UserError
@@ -24,6 +26,7 @@ from armfarm.replay import types
 from armfarm.workers import supervisor
 from armfarm.workers import trainer
 from armfarm.workers.collector import Collector
+from armfarm.workers.evaluator import BatchEnvironment
 from armfarm.workers.evaluator import Evaluator
 from armfarm.workers.pacing import Paced
 from armfarm.workers.pacing import Pacer
@@ -73,7 +76,7 @@ class Parts(NamedTuple):
   """What every process of a run is made of."""
 
   config: ConfigDict
-  task: Task
+  task: Task | Foreign
   agent: agent_types.Agent
   buffer: buffers.Buffer
   item: types.Item
@@ -91,14 +94,15 @@ def user_errors() -> Iterator[None]:
     raise UserError(str(error)) from error
 
 
-def make_task(config: ConfigDict) -> Task:
+def make_task(config: ConfigDict) -> Task | Foreign:
   """Builds the task of a config."""
   numbers = config.task.to_dict()
-  return named('task', numbers.pop('name'), envs.TASKS)(**numbers)
+  tasks = {**envs.TASKS, 'gym': foreign.make}
+  return named('task', numbers.pop('name'), tasks)(**numbers)
 
 
 def make_agent(
-  config: ConfigDict, task: Task, axis_name: str | None = None
+  config: ConfigDict, task: Task | Foreign, axis_name: str | None = None
 ) -> agent_types.Agent:
   """Builds the agent of a config, whose updates may be mapped over devices."""
   numbers = config.agent.to_dict()
@@ -183,6 +187,8 @@ def make_fused(parts: Parts) -> FusedTrainer:
     run.environments, devices, run.block_steps, run.updates_per_step, run.warmup_steps
   )
   with user_errors():
+    if not isinstance(parts.task, Task):
+      raise ValueError('--runtime=fused needs a task on MJX: take sync or async')
     check_devices(config)
     agent = make_agent(config, parts.task, fused.AXIS if devices > 1 else None)
     samples = config.replay.batch_size // devices * options.updates_per_round
@@ -209,11 +215,23 @@ def check_devices(config: ConfigDict) -> None:
       raise ValueError(f'{name} is {number}: give a multiple of {parts}')
 
 
+def make_environment(task: Task | Foreign) -> Environment:
+  """Makes one instance of a task, for a collector."""
+  return host.Host(task) if isinstance(task, Task) else foreign.ForeignHost(task)
+
+
+def make_batch(task: Task | Foreign, size: int) -> BatchEnvironment:
+  """Makes some instances of a task, for an evaluator."""
+  if isinstance(task, Task):
+    return host.HostBatch(task, size, threads=1)
+  return foreign.ForeignBatch(task, size)
+
+
 def make_collector(
   parts: Parts, replay: types.Replay, number: int, first_episode: int = 0
 ) -> Collector:
   """Builds a collector with a robot of its own."""
-  environment: Environment = host.Host(parts.task)
+  environment = make_environment(parts.task)
   if parts.config.run.pace:
     pacer = Pacer(parts.config.run.pace * COLLECTOR_HERTZ)
     environment = Paced(environment, pacer)
@@ -231,7 +249,7 @@ def make_collector(
 def make_evaluator(parts: Parts) -> Evaluator:
   """Builds the evaluator with a batch of robots."""
   run = parts.config.run
-  batch = host.HostBatch(parts.task, run.held_out_episodes + run.fresh_episodes, 1)
+  batch = make_batch(parts.task, run.held_out_episodes + run.fresh_episodes)
   return Evaluator(parts.agent, batch, run.held_out_episodes, parts.keys.evaluator)
 
 

@@ -65,7 +65,7 @@ def show_film(workdir: pathlib.Path, episodes: int = 5, seed: int = 0) -> None:
   path = workdir / 'videos' / 'policy.mp4'
   try:
     policy.film(policy.load(workdir), path, episodes, seed)
-  except pictures.NoOpenGL as error:
+  except pictures.CannotDraw as error:
     print(error)
     return
   attributes = 'controls autoplay loop muted'

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 import copy
 import functools
+import itertools
 import json
 import math
 import os
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 
 import chex
 import imageio_ffmpeg
+import jax
 from matplotlib import figure
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
@@ -23,8 +25,11 @@ from PIL import Image
 from PIL import ImageDraw
 from PIL import ImageFont
 
+from armfarm.envs.foreign import Foreign
+from armfarm.envs.foreign import ForeignHost
 from armfarm.envs.host import Host
 from armfarm.envs.task import Array
+from armfarm.envs.task import Environment
 from armfarm.envs.task import Task
 
 Policy = Callable[[Array], Array]
@@ -33,8 +38,26 @@ BLUE, ORANGE, GREEN, GREY = '#2b6cb0', '#dd6b20', '#2f855a', '#718096'
 _HOLD = 1.0  # s that an episode is shown after it succeeded
 
 
-class NoOpenGL(Exception):
-  """This machine cannot draw; the message says what to install."""
+class CannotDraw(Exception):
+  """There is nothing to be seen; the message says why, or what to install."""
+
+
+class Stage(NamedTuple):
+  """What a film is made of.
+
+  Attributes:
+    body: who acts.
+    shoot: takes a picture of the present state, [H W 3], uint8.
+    hertz: control steps/s.
+    scene: what an episode is called.
+    close: frees what drawing took.
+  """
+
+  body: Environment
+  shoot: Callable[[], np.ndarray]
+  hertz: float
+  scene: str
+  close: Callable[[], None]
 
 
 class Curve(NamedTuple):
@@ -134,46 +157,67 @@ def save(picture: figure.Figure, path: pathlib.Path) -> pathlib.Path:
   return path
 
 
+def stage(
+  task: Task, camera: str = 'over_view', width: int = 480, height: int = 360
+) -> Stage:
+  """Sets the stage for a task of ours.
+
+  Args:
+    task: what to do.
+    camera: name of a camera of the model.
+    width: pixels.
+    height: pixels.
+
+  Raises:
+    CannotDraw: this machine cannot draw.
+  """
+  check_opengl()
+  body = Host(_drawn_quickly(task))
+  shoot = functools.partial(body.render, camera, width, height)
+  return Stage(body, shoot, 1 / task.control_period, 'target', body.close)
+
+
+def foreign_stage(task: Foreign) -> Stage:
+  """Sets the stage for a Gymnasium environment, as that draws itself.
+
+  Raises:
+    CannotDraw: it does not, or not on this machine.
+  """
+  try:
+    body = ForeignHost(task, 'rgb_array')
+    body.reset(jax.random.key(0))
+    body.render().astype(np.uint8)
+  except Exception as error:  # whatever the makers of environments raise
+    reason = ' '.join(str(error).split())
+    raise CannotDraw(f'{task.id} cannot be filmed: {reason}') from error
+  return Stage(body, body.render, body.hertz, 'episode', body.close)
+
+
 def film(
-  task: Task,
+  stage: Stage,
   policy: Policy,
   keys: chex.PRNGKey,
   path: pathlib.Path,
-  camera: str = 'over_view',
-  width: int = 480,
-  height: int = 360,
 ) -> pathlib.Path:
-  """Films one episode for each key, at the speed of the arm.
+  """Films one episode for each key, at its own speed, and leaves the stage.
 
   An episode that succeeds is cut a second later.
 
   Args:
-    task: what to do.
+    stage: where it happens.
     policy: `observation [O] -> action [A]`.
     keys: of the episodes, [E]; consumed.
     path: of the mp4 to write.
-    camera: name of a camera of the model.
-    width: pixels, even.
-    height: pixels, even.
 
   Returns:
     The path.
-
-  Raises:
-    NoOpenGL: this machine cannot draw.
   """
-  check_opengl()
-  body = Host(_drawn_quickly(task))
-  hertz = 1 / task.control_period
   path.parent.mkdir(parents=True, exist_ok=True)
   partial = path.with_name(f'.{path.name}')
-  shoot = functools.partial(body.render, camera, width, height)
-  hold = math.ceil(_HOLD * hertz)
   try:
-    frames = _frames(body, policy, keys, shoot, hold)
-    _encode(frames, partial, f'{width}x{height}', hertz)
+    _encode(_frames(stage, policy, keys), partial, stage.hertz)
   finally:
-    body.close()
+    stage.close()
   os.replace(partial, path)
   return path
 
@@ -182,13 +226,13 @@ def check_opengl() -> None:
   """Draws nothing on eight pixels.
 
   Raises:
-    NoOpenGL: this machine cannot draw.
+    CannotDraw: this machine cannot draw.
   """
   try:
     mujoco.Renderer(mujoco.MjModel.from_xml_string('<mujoco/>'), 8, 8).close()
   except Exception as error:  # each OpenGL library fails in ways of its own
     message = 'OpenGL is missing, for the video: apt-get install libegl1 libgl1'
-    raise NoOpenGL(message) from error
+    raise CannotDraw(message) from error
 
 
 def _mark_solved(top: Axes, bottom: Axes, episode: int | None) -> None:
@@ -211,21 +255,18 @@ def _drawn_quickly(task: Task) -> Task:
   return task._replace(model=model)
 
 
-def _frames(
-  body: Host,
-  policy: Policy,
-  keys: chex.PRNGKey,
-  shoot: Callable[[], np.ndarray],
-  hold: int,
-) -> Iterator[np.ndarray]:
+def _frames(stage: Stage, policy: Policy, keys: chex.PRNGKey) -> Iterator[np.ndarray]:
+  hold = math.ceil(_HOLD * stage.hertz)
   for number, key in enumerate(keys, 1):
-    text = f'target {number} of {len(keys)}'
-    for success in _episode(body, policy, key, hold):
-      yield _captioned(shoot(), text, success)
+    text = f'{stage.scene} {number} of {len(keys)}'
+    for success in _episode(stage.body, policy, key, hold):
+      frame = stage.shoot()
+      even = frame[: len(frame) // 2 * 2, : frame.shape[1] // 2 * 2]  # mp4 has no odd
+      yield _captioned(even, text, success)
 
 
 def _episode(
-  body: Host, policy: Policy, key: chex.PRNGKey, hold: int
+  body: Environment, policy: Policy, key: chex.PRNGKey, hold: int
 ) -> Iterator[bool]:
   """Runs an episode; yields whether the criterion holds, before and after each step.
 
@@ -242,10 +283,10 @@ def _episode(
     yield bool(step.success)
 
 
-def _encode(
-  frames: Iterator[np.ndarray], path: pathlib.Path, size: str, hertz: float
-) -> None:
+def _encode(frames: Iterator[np.ndarray], path: pathlib.Path, hertz: float) -> None:
   """Writes an mp4. imageio's own writer forks, which JAX's threads may not survive."""
+  first = next(frames)
+  size = f'{first.shape[1]}x{first.shape[0]}'
   command = [imageio_ffmpeg.get_ffmpeg_exe(), '-loglevel', 'error', '-y']
   command += ['-f', 'rawvideo', '-pix_fmt', 'rgb24', '-s', size]
   command += ['-r', f'{hertz:g}', '-i', '-', '-c:v', 'libx264', '-crf', '20']
@@ -253,7 +294,7 @@ def _encode(
   command += ['-movflags', '+faststart', '-f', 'mp4', str(path)]
   with subprocess.Popen(command, stdin=subprocess.PIPE, process_group=0) as process:
     assert process.stdin is not None
-    for frame in frames:
+    for frame in itertools.chain([first], frames):
       process.stdin.write(frame.tobytes())
   if process.returncode:
     raise RuntimeError(f'ffmpeg ended with code {process.returncode}')
@@ -266,8 +307,7 @@ def _captioned(frame: np.ndarray, text: str, success: bool) -> np.ndarray:
   draw = ImageDraw.Draw(picture, 'RGBA')
   margin = frame.shape[0] // 30
   place = (2 * margin, frame.shape[0] - 2 * margin)
-  left, top, right, bottom = draw.textbbox(place, 'target 0 of 0', font, anchor='ls')
-  right = max(right, draw.textbbox(place, text, font, anchor='ls')[2])
+  left, top, right, bottom = draw.textbbox(place, text, font, anchor='ls')
   end = right + margin + draw.textlength('reached', font)
   box = (left - margin, top - margin // 2, end + margin, bottom + margin // 2 + 2)
   draw.rounded_rectangle(box, radius=margin, fill=(26, 32, 44, 150))

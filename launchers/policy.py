@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 import numpy as np
 
 from armfarm.agents import types as agent_types
-from armfarm.envs import host
+from armfarm.envs.task import Task
 from armfarm.launchers import build
 from armfarm.launchers import pictures
 from armfarm.launchers import workdir as workdirs
@@ -79,7 +79,7 @@ def evaluate(loaded: Loaded, episodes: int, seed: int) -> Outcome:
   """Runs episodes that depend on `seed` alone, without exploration noise."""
   parts = loaded.parts
   keys = jax.random.split(jax.random.key(seed), episodes)
-  batch = host.HostBatch(parts.task, episodes, 1)
+  batch = build.make_batch(parts.task, episodes)
   totals, success = evaluator.rollout(parts.agent, batch, loaded.variables, keys)
   return Outcome(float(np.mean(success)), float(np.mean(totals)), float(np.std(totals)))
 
@@ -88,8 +88,13 @@ def film(loaded: Loaded, path: pathlib.Path, episodes: int, seed: int) -> pathli
   """Films the policy on several goals.
 
   Raises:
-    pictures.NoOpenGL: this machine cannot draw.
+    pictures.CannotDraw: this machine, or the environment, cannot draw.
   """
+  task = loaded.parts.task
+  if isinstance(task, Task):
+    stage = pictures.stage(task)
+  else:
+    stage = pictures.foreign_stage(task)
   act = jax.jit(functools.partial(loaded.parts.agent.act, loaded.variables))
   key = jax.random.key(seed)
 
@@ -97,7 +102,7 @@ def film(loaded: Loaded, path: pathlib.Path, episodes: int, seed: int) -> pathli
     return np.asarray(act(observation, key))
 
   keys = jax.random.split(jax.random.fold_in(key, 1), episodes)
-  return pictures.film(loaded.parts.task, policy, keys, path)
+  return pictures.film(stage, policy, keys, path)
 
 
 def draw(workdir: pathlib.Path, episodes: int = 5) -> None:
@@ -106,5 +111,5 @@ def draw(workdir: pathlib.Path, episodes: int = 5) -> None:
   try:
     path = film(load(workdir), workdir / 'videos' / 'policy.mp4', episodes, seed=0)
     print(f'  video  {path}')
-  except pictures.NoOpenGL as error:
+  except pictures.CannotDraw as error:
     note(str(error))

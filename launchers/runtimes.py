@@ -9,6 +9,7 @@ fused   environments (MJX), replay and updates are one program on the accelerato
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent import futures
 import contextlib
 import queue
 from typing import Any, Protocol
@@ -55,12 +56,14 @@ class Sync:
   """Collectors and trainer in lock step.
 
   In every round each collector takes one block of steps, and the trainer makes the
-  updates that it pays for.
+  updates that it pays for. These are dispatched from a thread of their own: on a CPU,
+  JAX computes in order what one thread asks for, and actions would wait for updates.
   """
 
   def __init__(self, parts: Parts, replay: types.Replay):
     self.trainer = build.make_trainer(parts, replay)
     self._replay = replay
+    self._dispatcher = futures.ThreadPoolExecutor(1, 'trainer')
     self._evaluator = build.make_evaluator(parts)
     self._collectors = [
       build.make_collector(parts, replay, number)
@@ -86,11 +89,15 @@ class Sync:
     """See `Runtime`."""
     self.trainer.publish()
     while not (supervisor.done or stop.is_set()):
-      episodes: list[Episode] = []
-      for collector in self._collectors:
-        collector.send()
-        episodes += self.trainer.advance(self._take())
-      supervisor.after(episodes)  # between rounds no block is on its way
+      supervisor.after(self.round())  # between rounds no block is on its way
+
+  def round(self) -> list[Episode]:
+    """Takes one block from every collector; returns the episodes that ended."""
+    episodes: list[Episode] = []
+    for collector in self._collectors:
+      collector.send()
+      episodes += self._dispatcher.submit(self.trainer.advance, self._take()).result()
+    return episodes
 
   def _take(self) -> types.Block:
     block = self._replay.take(timeout=30.0)

@@ -183,7 +183,7 @@ def summarize(
   """Returns what `summary.json` holds."""
   return {
     'finished': finished,
-    'task': config.task.name,
+    'task': config.task.get('id', config.task.name),
     'agent': config.agent.name,
     'seed': config.seed,
     **launch._asdict(),

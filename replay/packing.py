@@ -19,10 +19,10 @@ Packed = dict[str, Any]  # by name of the dtype, [T F]
 
 def pack(steps: Any) -> Packed:
   """Packs a tree of arrays, each [T ...], into one array [T F] for each dtype."""
-  columns: dict[str, list[np.ndarray]] = {}
+  columns: dict[np.dtype, list[np.ndarray]] = {}  # a dtype's name is slow to be had
   for leaf in jax.tree.leaves(steps):
-    columns.setdefault(leaf.dtype.name, []).append(leaf.reshape(len(leaf), -1))
-  return {name: _join(parts) for name, parts in columns.items()}
+    columns.setdefault(leaf.dtype, []).append(leaf.reshape(len(leaf), -1))
+  return {dtype.name: _join(parts) for dtype, parts in columns.items()}
 
 
 def _join(columns: list[Any]) -> Any:

@@ -45,22 +45,24 @@ class Actor(NamedTuple):
     age: of those variables when the episode began, s.
     noise: the agent's actor state.
     observation: before the next action, [O].
-    key: of this episode, typed.
+    key: of this episode, its data.
   """
 
   published: types.Published
   age: float
   noise: agent_types.ActorState
   observation: Any
-  key: chex.PRNGKey
+  key: chex.Array
 
 
+# Keys pass in and out as their data: what takes or returns a typed key is dispatched by
+# JAX in Python, several times more slowly.
 @functools.partial(jax.jit, static_argnums=0)
 def _begin(
-  agent: agent_types.Agent, key: chex.PRNGKey
-) -> tuple[agent_types.ActorState, chex.PRNGKey]:
-  key, key_noise = jax.random.split(key)
-  return agent.begin(key_noise), key
+  agent: agent_types.Agent, key_data: chex.Array
+) -> tuple[agent_types.ActorState, chex.Array]:
+  key, key_noise = jax.random.split(jax.random.wrap_key_data(key_data))
+  return agent.begin(key_noise), jax.random.key_data(key)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -69,11 +71,11 @@ def _explore(
   variables: agent_types.Variables,
   noise: agent_types.ActorState,
   observation: chex.Array,
-  key: chex.PRNGKey,
-) -> tuple[chex.Array, agent_types.ActorState, chex.PRNGKey]:
-  key, key_explore = jax.random.split(key)
+  key_data: chex.Array,
+) -> tuple[chex.Array, agent_types.ActorState, chex.Array]:
+  key, key_explore = jax.random.split(jax.random.wrap_key_data(key_data))
   action, noise = agent.explore(variables, noise, observation, key_explore)
-  return action, noise, key
+  return action, noise, jax.random.key_data(key)
 
 
 def _transition(before: Any, action: Any, step: task.Step) -> agent_types.Transition:
@@ -145,7 +147,7 @@ class Collector:
   def collect(self) -> types.Block:
     """Takes T control steps, through as many episodes as they touch."""
     steps = [self._advance() for _ in range(self._block_steps)]
-    return jax.tree.map(lambda *fields: np.stack(fields), *steps)
+    return jax.tree.map(lambda *fields: np.array(fields), *steps)
 
   def state(self) -> dict[str, Any]:
     """All that `restore` needs to go on with the same step, as a tree of arrays."""
@@ -153,24 +155,31 @@ class Collector:
     self._actor = actor
     return {
       'environment': self._environment.state(),
-      'actor': actor._replace(key=jax.random.key_data(actor.key)),
+      'actor': actor,
       'episode': np.int64(self._episode),
       'step': np.int64(self._step),
     }
 
   def restore(self, state: dict[str, Any]) -> None:
-    """Goes on from where `state` was taken, with the same numbers to the bit."""
+    """Goes on from where `state` was taken, with the same numbers to the bit.
+
+    An environment that knows no way back begins its next episode instead; the same
+    one again, where no step of it was taken.
+    """
+    self._episode = int(state['episode'])
+    self._step = int(state['step'])
+    if not state['environment']:
+      self._episode += self._step > 0
+      self._actor, self._step = None, 0
+      return
     actor: Actor = state['actor']
     variables = jax.device_put(actor.published.variables)
     version, published = int(actor.published.version), float(actor.published.time)
     self._actor = actor._replace(
       published=types.Published(version, published, variables),
       age=float(actor.age),
-      key=jax.random.wrap_key_data(actor.key),
     )
     self._environment.restore(state['environment'])
-    self._episode = int(state['episode'])
-    self._step = int(state['step'])
 
   def _begin_episode(self) -> Actor:
     published = self._replay.latest(timeout=30.0)
@@ -179,7 +188,7 @@ class Collector:
     key = jax.random.fold_in(self._key, self._episode)
     key, key_reset = jax.random.split(key)
     observation = self._environment.reset(key_reset)
-    noise, key = _begin(self._agent, key)
+    noise, key = _begin(self._agent, jax.random.key_data(key))
     variables = jax.device_put(published.variables)
     age = max(0.0, time.time() - published.time)
     return Actor(published._replace(variables=variables), age, noise, observation, key)

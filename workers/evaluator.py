@@ -24,13 +24,12 @@ class BatchEnvironment(Protocol):
   """What an evaluator steps: as `task.Environment`, with [E] before everything."""
 
   size: int
-  episode_steps: int
 
   def reset(self, keys: chex.PRNGKey) -> Any:
     """Begins an episode in every instance; keys [E] are consumed."""
 
-  def step(self, actions: Any) -> task.Step:
-    """Takes one control step in every instance."""
+  def step(self, actions: Any, ids: np.ndarray) -> task.Step:
+    """Takes one control step in the instances `ids` [I]; actions [I A]."""
 
 
 class Trial(NamedTuple):
@@ -69,25 +68,26 @@ def rollout(
 
   Args:
     agent: whose policy acts.
-    environment: a batch of E instances that end together.
+    environment: a batch of E instances; each ends when it does, and rests then.
     variables: of the policy.
     keys: one for each episode, [E]; consumed.
 
   Returns:
-    Returns [E] and success at the last step [E].
+    Returns [E], and success [E] at the last step of each.
   """
   key = jax.random.fold_in(jax.random.clone(keys)[0], 1)
-  observations = environment.reset(keys)
-  totals = np.zeros(environment.size)
+  observations = np.array(environment.reset(keys))
+  totals, success = np.zeros(environment.size), np.zeros(environment.size, bool)
+  running = np.arange(environment.size)
   variables = jax.device_put(variables)
-  for _ in range(environment.episode_steps):
-    actions, key = _act(agent, variables, observations, key)
-    step = environment.step(np.asarray(actions))
-    totals += step.reward
-    observations = step.observation
-    if np.all(step.terminated | step.truncated):
-      break
-  return totals, np.asarray(step.success)
+  while running.size:
+    actions, key = _act(agent, variables, observations, key)  # of all: compiled once
+    step = environment.step(np.asarray(actions)[running], running)
+    totals[running] += step.reward
+    success[running] = step.success
+    observations[running] = step.observation
+    running = running[~(step.terminated | step.truncated)]
+  return totals, success
 
 
 class Evaluator:

@@ -168,8 +168,8 @@ def train(
   updates: int,
   learner: agent_types.LearnerState,
   memory: Any,
-  key: chex.PRNGKey,
-) -> tuple[agent_types.LearnerState, agent_types.Metrics, chex.PRNGKey]:
+  key_data: chex.Array,
+) -> tuple[agent_types.LearnerState, agent_types.Metrics, chex.Array]:
   """Samples all minibatches at once, and updates with one after the other.
 
   Args:
@@ -178,15 +178,16 @@ def train(
     updates: how many, at least 1.
     learner: its state.
     memory: the replay memory, which stays as it is.
-    key: consumed.
+    key_data: of a key, which is consumed; a typed key would be dispatched in Python.
 
   Returns:
-    The learner, the means of its metrics, and the key to go on with.
+    The learner, the means of its metrics, and the data of the key to go on with.
   """
+  key = jax.random.wrap_key_data(key_data)
   key, key_sample, key_learn = jax.random.split(key, 3)
   examples = buffer.sample(memory, key_sample).transition
   learner, metrics = learn(agent, updates, learner, examples, key_learn)
-  return learner, metrics, key
+  return learner, metrics, jax.random.key_data(key)
 
 
 class Trainer:
@@ -208,11 +209,13 @@ class Trainer:
     options: Options,
     key: chex.PRNGKey,
   ):
-    key_init, self._key = jax.random.split(key)
+    key_init, key = jax.random.split(key)
+    self._key = jax.random.key_data(key)
     self._agent = agent
     self._buffer = buffer
     self._replay = replay
     self._options = options
+    self._ratio = options.ratio
     self.updates_per_call = options.updates_per_call
     self._learner = jax.jit(agent.init)(key_init)
     self._memory = jax.jit(buffer.init)()
@@ -263,7 +266,7 @@ class Trainer:
   def train_due(self) -> None:
     """Makes all the updates that the ratio of updates to steps asks for."""
     steps = self.counters.env_steps - self._options.warmup_steps
-    while self.counters.updates + self.updates_per_call <= self._options.ratio * steps:
+    while self.counters.updates + self.updates_per_call <= self._ratio * steps:
       self.train_once()
 
   def train_once(self) -> None:
@@ -332,7 +335,7 @@ class Trainer:
     return {
       'learner': self._learner,
       'memory': self._memory,
-      'key': jax.random.key_data(self._key),
+      'key': self._key,
     }
 
   def progress(self) -> dict[str, Any]:
@@ -344,7 +347,7 @@ class Trainer:
     """Goes on from where `state` and `progress` were taken."""
     self._learner = state['learner']
     self._memory = state['memory']
-    self._key = jax.random.wrap_key_data(state['key'])
+    self._key = state['key']
     self.counters = Counters(**progress['counters'])
     self._last = {int(c): Last(*row) for c, row in progress['last'].items()}
     self.dropped = progress['dropped']

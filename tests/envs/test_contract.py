@@ -8,6 +8,7 @@ import pytest
 
 from armfarm import envs
 from armfarm.envs import host
+from armfarm.envs.task import OBSERVATION_LIMIT
 
 _STEPS = 12  # of an episode, where its length does not matter
 
@@ -127,7 +128,7 @@ def test_whole_episodes_stay_finite(make_task, run, kind):
   for step in rows.play(actions):
     assert np.isfinite(step.observation).all()
     assert np.isfinite(step.reward).all()
-    assert (np.abs(step.observation) < 100).all()  # nothing flies apart
+    assert (np.abs(step.observation) <= OBSERVATION_LIMIT).all()  # nothing flies apart
 
 
 @pytest.mark.parametrize('value', [np.nan, np.inf, -np.inf, 1.001, -1.001, 1e300])

@@ -22,6 +22,8 @@ _NUMBERS = {
   'huber_delta': 0.1,
   'speed': 0.5,
   'cube_center': (0.5, 0.0, 0.5),
+  'cube_edge': 0.2,
+  'success_distance': 0.05,
 }
 
 
@@ -74,7 +76,7 @@ def test_late_evaluations_are_put_in_order(tmp_path):
 def _opengl_is_missing():
   try:
     pictures.check_opengl()
-  except pictures.NoOpenGL as error:
+  except pictures.CannotDraw as error:
     return f'{error}: {error.__cause__!r}'
   return ''
 
@@ -103,16 +105,19 @@ def _decoded(path, shape):
   ],
 )
 def test_a_film_shows_every_target(drawable, tmp_path, success_distance, frames_each):
-  task = reach.make(**_NUMBERS, success_distance=success_distance, episode_steps=24)
+  task = reach.make(
+    **_NUMBERS | {'success_distance': success_distance}, episode_steps=24
+  )
   seen = []
 
   def policy(observation):
     seen.append(observation[17:])
     return np.full(7, 0.3)
 
+  stage = pictures.stage(task, width=120, height=90)
   path = tmp_path / 'videos' / 'policy.mp4'
   keys = jax.random.split(jax.random.key(0), 2)
-  assert pictures.film(task, policy, keys, path, width=120, height=90) == path
+  assert pictures.film(stage, policy, keys, path) == path
   assert [p.name for p in path.parent.iterdir()] == ['policy.mp4']
   assert len(np.unique(seen, axis=0)) == 2
   frames, stream = _decoded(path, (90, 120))
@@ -126,7 +131,8 @@ def test_a_film_leaves_the_task_as_it_was(drawable, tmp_path):
   task = reach.make(**_NUMBERS, episode_steps=1)
   before = task.model.vis.quality.shadowsize
   keys = jax.random.split(jax.random.key(0), 1)
-  pictures.film(task, lambda _: np.zeros(7), keys, tmp_path / 'a.mp4')
+  stage = pictures.stage(task)
+  pictures.film(stage, lambda _: np.zeros(7), keys, tmp_path / 'a.mp4')
   assert task.model.vis.quality.shadowsize == before
 
 
@@ -136,9 +142,10 @@ def test_a_film_that_fails_leaves_the_old_one(drawable, tmp_path):
   path.write_text('old')
   keys = jax.random.split(jax.random.key(0), 1)
   with pytest.raises(ValueError, match='outside'):
-    pictures.film(task, lambda _: np.full(7, 2.0), keys, path)
+    pictures.film(pictures.stage(task), lambda _: np.full(7, 2.0), keys, path)
   with pytest.raises(ValueError, match='no_view'):
-    pictures.film(task, lambda _: np.zeros(7), keys, path, camera='no_view')
+    unseen = pictures.stage(task, camera='no_view')
+    pictures.film(unseen, lambda _: np.zeros(7), keys, path)
   assert path.read_text() == 'old'
 
 
@@ -189,11 +196,13 @@ import numpy as np
 from armfarm.envs import reach
 from armfarm.launchers import pictures
 task = reach.make(distance_weight=1.0, control_weight=0.0, huber_delta=0.1, speed=0.5,
-                  cube_center=(0.5, 0.0, 0.5))
+                  cube_center=(0.5, 0.0, 0.5), cube_edge=0.2, success_distance=0.05,
+                  episode_steps=150)
 keys = jax.random.split(jax.random.key(0), 1)
 try:
-  pictures.film(task, lambda _: np.zeros(7), keys, pathlib.Path('film.mp4'))
-except pictures.NoOpenGL as error:
+  stage = pictures.stage(task)
+  pictures.film(stage, lambda _: np.zeros(7), keys, pathlib.Path('film.mp4'))
+except pictures.CannotDraw as error:
   print(error)
 """
 

@@ -12,13 +12,14 @@ from armfarm.workers import evaluator as evaluators
 class _Robots:
   """Robots that are paid the action and, in the last step, where they began.
 
-  Each succeeds if it began above zero, and only in its last step.
+  Each succeeds if it began above zero, and only in its last step. `ends` says after
+  how many steps, of all or of each.
   """
 
-  def __init__(self, size, episode_steps=3, ends=None):
-    self.size, self.episode_steps = size, episode_steps
-    self.begun, self.steps_taken = [], 0
-    self._ends = ends or episode_steps
+  def __init__(self, size, ends=3):
+    self.size = size
+    self.begun, self.stepped = [], []
+    self._ends = np.broadcast_to(ends, size)
 
   def reset(self, keys):
     draw = jax.vmap(lambda key: jax.random.uniform(key, minval=-1.0))
@@ -27,14 +28,16 @@ class _Robots:
     self._step = 0
     return self._observe()
 
-  def step(self, actions):
-    assert actions.shape == (self.size, 1)
-    self.steps_taken += 1
+  def step(self, actions, ids):
+    assert actions.shape == (len(ids), 1)
+    self.stepped.append(ids.tolist())
     self._step += 1
-    last = np.full(self.size, self._step == self._ends)
-    reward = actions[:, 0] + np.where(last, self._starts, 0)
-    success = last & (self._starts > 0)
-    return task.Step(self._observe(), reward, last, np.zeros_like(last), success)
+    last = self._ends[ids] == self._step
+    reward = actions[:, 0] + np.where(last, self._starts[ids], 0)
+    success = last & (self._starts[ids] > 0)
+    limit = ids % 2 == 0  # ends are of either kind
+    observation = self._observe()[ids]
+    return task.Step(observation, reward, last & ~limit, last & limit, success)
 
   def _observe(self):
     return np.stack([self._starts, np.full(self.size, self._step)], 1).astype(
@@ -85,7 +88,18 @@ def test_held_out_episodes_stay_and_fresh_ones_come(agent, published):
 def test_nothing_is_stepped_beyond_its_end(agent, published, ends):
   robots = _Robots(size=3, ends=ends)
   _evaluator(agent, robots, held_out=2).try_out(published(1).variables, 0)
-  assert robots.steps_taken == ends
+  assert robots.stepped == [[0, 1, 2]] * ends
+
+
+def test_each_instance_ends_when_it_does(agent, published):
+  robots = _Robots(size=4, ends=[2, 1, 4, 2])
+  keys = jax.random.split(jax.random.key(5), 4)
+  totals, success = evaluators.rollout(agent, robots, published(2).variables, keys)
+  (starts,) = robots.begun
+  assert robots.stepped == [[0, 1, 2, 3], [0, 2, 3], [2], [2]]
+  np.testing.assert_allclose(totals, 2.0 * np.array([2, 1, 4, 2]) + starts, rtol=1e-6)
+  np.testing.assert_array_equal(success, starts > 0)
+  assert 0 < success.mean() < 1  # a draw that can tell
 
 
 def test_a_trial_of_reach(agent, published, reach_task):
