@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import optax
 
@@ -19,11 +21,11 @@ def averaged(
   """
   if axis_name is None:
     return optimizer
+  mean = functools.partial(jax.lax.pmean, axis_name=axis_name)
 
   def update(
     grads: optax.Updates, state: optax.OptState, params: optax.Params | None = None
   ) -> tuple[optax.Updates, optax.OptState]:
-    grads = jax.lax.pmean(grads, axis_name)  # type: ignore[no-untyped-call]
-    return optimizer.update(grads, state, params)
+    return optimizer.update(mean(grads), state, params)
 
   return optax.GradientTransformation(optimizer.init, update)

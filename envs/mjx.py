@@ -149,7 +149,7 @@ class AutoReset(Wrapper):
     last_observation [B O]   after the step, of the episode that the step belongs to
     terminated, truncated [B]
     steps [B]                of the present episode
-    key [B]                  of the episodes to come
+    key [B 2]                of the episodes to come, its data
 
   Args:
     env: one instance, which need not be mapped.
@@ -170,7 +170,7 @@ class AutoReset(Wrapper):
       'terminated': jnp.zeros(size, bool),
       'truncated': jnp.zeros(size, bool),
       'steps': jnp.zeros(size, jnp.int32),
-      'key': keys,
+      'key': jax.random.key_data(keys),
     }
     return state.replace(info=state.info | own)
 
@@ -193,7 +193,7 @@ class AutoReset(Wrapper):
 
   def _begin(self, state: State) -> State:
     """Begins an episode where one has ended."""
-    begun = self.reset(state.info['key'])
+    begun = self.reset(jax.random.wrap_key_data(state.info['key']))
 
     def choose(new: Any, old: Any) -> Any:
       return jax.vmap(jnp.where)(state.done > 0, new, old)
