@@ -173,11 +173,7 @@ def make_trainer(parts: Parts, replay: types.Replay) -> trainer.Trainer:
 
 
 def make_fused(parts: Parts) -> FusedTrainer:
-  """Builds the trainer whose environments are on the learner's devices.
-
-  Raises:
-    UserError: they cannot be shared out evenly, or there are too few devices.
-  """
+  """Builds the trainer whose environments are on the learner's devices."""
   from armfarm.envs import mjx  # brax and MJX take seconds to import
   from armfarm.workers import fused
 
@@ -186,10 +182,8 @@ def make_fused(parts: Parts) -> FusedTrainer:
   options = fused.Options(
     run.environments, devices, run.block_steps, run.updates_per_step, run.warmup_steps
   )
+  assert isinstance(parts.task, Task)  # `check_devices` was called
   with user_errors():
-    if not isinstance(parts.task, Task):
-      raise ValueError('--runtime=fused needs a task on MJX: take sync or async')
-    check_devices(config)
     agent = make_agent(config, parts.task, fused.AXIS if devices > 1 else None)
     samples = config.replay.batch_size // devices * options.updates_per_round
     memory = buffers.make(
@@ -200,8 +194,11 @@ def make_fused(parts: Parts) -> FusedTrainer:
     return fused.FusedTrainer(program, parts.keys.trainer)
 
 
-def check_devices(config: ConfigDict) -> None:
-  """Raises ValueError unless there are the devices, and they get equal parts."""
+def check_devices(parts: Parts) -> None:
+  """Raises ValueError unless a task can be run on devices, in equal parts."""
+  if not isinstance(parts.task, Task):
+    raise ValueError('--runtime=fused needs a task on MJX: take sync or async')
+  config = parts.config
   devices, there = config.run.devices, jax.local_device_count()
   if devices > there:
     raise ValueError(f'run.devices is {devices}: this machine has {there}')
@@ -210,9 +207,9 @@ def check_devices(config: ConfigDict) -> None:
     'replay.batch_size': (config.replay.batch_size, devices),
     'replay.capacity': (config.replay.capacity, config.run.environments),
   }
-  for name, (number, parts) in shared.items():
-    if number % parts:
-      raise ValueError(f'{name} is {number}: give a multiple of {parts}')
+  for name, (number, divisor) in shared.items():
+    if number % divisor:
+      raise ValueError(f'{name} is {number}: give a multiple of {divisor}')
 
 
 def make_environment(task: Task | Foreign) -> Environment:

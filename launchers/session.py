@@ -75,11 +75,8 @@ def run(
   """
   parts = build.make_parts(config)
   transport.check(launch.replay)
-  if launch.runtime == 'fused' and launch.replay != 'memory':
-    raise UserError(
-      f'--runtime=fused keeps experience on the device: leave out'
-      f' --replay={launch.replay}'
-    )
+  if launch.runtime == 'fused':
+    check_fused(parts, launch)
   workdirs.open_run(workdir, config, launch._asdict())
   progress = progress or ProgressLine()
   with workdirs.locked(workdir), opened(parts, launch, workdir, progress) as session:
@@ -97,6 +94,17 @@ def run(
   else:
     print(f'Stopped at a checkpoint; the same command goes on with {workdir}.')
   return finished
+
+
+def check_fused(parts: build.Parts, launch: Launch) -> None:
+  """Raises UserError if the parts cannot be made one program."""
+  if launch.replay != 'memory':
+    raise UserError(
+      f'--runtime=fused keeps experience on the device: leave out'
+      f' --replay={launch.replay}'
+    )
+  with build.user_errors():
+    build.check_devices(parts)
 
 
 @contextlib.contextmanager

@@ -72,23 +72,6 @@ def difference(name, normalization):
   return {'apart': float(max(apart)), 'moved': float(max(moved))}
 
 
-def fused():
-  """Runs the fused trainer on four devices."""
-  from tests.workers import line
-
-  trainer = line.make_trainer(devices=_DEVICES, environments=8)
-  episodes = [episode for _ in range(4) for episode in trainer.advance()]
-  weights = np.asarray(trainer._carry.learner.weight)
-  draws = np.asarray(trainer._carry.state.obs)
-  return {
-    'traces': trainer.traces,
-    'counters': trainer.counters._asdict(),
-    'collectors': sorted({episode.collector for episode in episodes}),
-    'learners': len(set(weights.tolist())),
-    'instances': len({tuple(row) for row in draws.reshape(8, -1).tolist()}),
-  }
-
-
 if __name__ == '__main__':
   compiler.prepare_devices(_DEVICES)
   found = {

@@ -1,0 +1,69 @@
+"""Small runs of the fused runtime, from the command line to their summary."""
+
+import numpy as np
+import pytest
+
+_FUSED = {
+  'run__environments': 2,
+  'run__warmup_steps': 60,
+  'run__checkpoint_every': 4,
+  'run__evaluate_every': 4,
+}
+
+
+def without_clocks(rows):
+  return [{name: x for name, x in row.items() if name != 'seconds'} for row in rows]
+
+
+def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(farm, left):
+  whole, stopped = left('whole'), left('stopped')
+  farm.run(whole.workdir, '--runtime=fused', run__max_episodes=8, **_FUSED)
+  summary = whole.read('summary.json')
+  counters = {'episodes': 8, 'env_steps': 240, 'updates': 180, 'traces': 1}
+  assert {name: summary[name] for name in counters} == counters
+  assert (summary['runtime'], summary['updates_per_step']) == ('fused', 1.0)
+  episodes = whole.rows('episode')
+  assert [row['collector'] for row in episodes] == [0, 1] * 4
+  assert [row['episode'] for row in episodes] == [0, 0, 1, 1, 2, 2, 3, 3]
+  assert len({row['total'] for row in episodes}) == 8
+  farm.run(stopped.workdir, '--runtime=fused', run__max_episodes=4, **_FUSED)
+  process = farm.run(stopped.workdir, '--runtime=fused', run__max_episodes=8, **_FUSED)
+  assert 'Going on at episode 4' in process.err
+  evaluations = [row for row in whole.rows() if row['kind'] != 'learner']
+  again = [row for row in stopped.rows() if row['kind'] != 'learner']
+  assert without_clocks(again) == without_clocks(evaluations)
+  assert whole.whole() and stopped.whole()
+
+
+def test_two_devices_hold_one_learner(farm, left):
+  run = left()
+  numbers = {**_FUSED, 'run__environments': 4, 'run__devices': 2}
+  farm.run(run.workdir, '--runtime=fused', run__max_episodes=8, **numbers)
+  summary = run.read('summary.json')
+  assert (summary['env_steps'], summary['updates'], summary['traces']) == (240, 180, 1)
+  assert {row['collector'] for row in run.rows('episode')} == {0, 1, 2, 3}
+  arrays = run.tree()['trainer']
+  learner = [x for path, x in arrays.items() if path.startswith('.learner')]
+  assert learner
+  for array in learner:
+    np.testing.assert_array_equal(array[0], array[1])
+  assert not np.array_equal(*arrays['.state.obs'])
+
+
+@pytest.mark.parametrize(
+  ('flags', 'numbers', 'says'),
+  [
+    (['--replay=reverb'], {}, 'keeps experience on the device: leave out --replay='),
+    ([], {'run__devices': 3}, 'run.environments is 16: give a multiple of 3'),
+    ([], {'run__environments': 15}, 'replay.capacity is 5000: give a multiple of 15'),
+    ([], {'config': 'configs/naf.py:gym/Pendulum-v1'}, 'fused needs a task on MJX'),
+  ],
+)
+def test_what_cannot_be_fused(farm, left, flags, numbers, says):
+  run = left()
+  process = farm.launch(run.workdir, '--runtime=fused', *flags, **numbers)
+  assert process.wait() == 2
+  (line,) = process.err.splitlines()
+  assert line.startswith('armfarm: ') and says in line
+  assert process.out == ''
+  assert not run.workdir.exists()
