@@ -70,6 +70,14 @@ _STORIES = {
     ' tried on native MuJoCo.',
     ('success', 'episodes_to_100', 'wall_s_to_100', 'traces'),
   ),
+  'bodies': Story(
+    'The bodies against MuJoCo alone',
+    'Reaching, observation and reward included: 1,024 instances on MJX against'
+    ' `mjx.step`, 64 on native MuJoCo against `mujoco.batch`, one thread; 64 instances'
+    ' on MJX in updates of NAF; blocks through each replay. Medians of rounds in turn.',
+    ('ratio', 'step_rate', 'step_in_updates', 'block_rate'),
+    'python benchmarks/bodies.py',
+  ),
   'pendulum': Story(
     'Pendulum of Gymnasium',
     'Our agents on `gym/Pendulum-v1`, in lock step, one update a step, 100 episodes;'
@@ -109,13 +117,25 @@ _LABELS = {
   'updates_per_step_set': 'updates a step, set',
   'traces': 'times the program was traced',
   'ratio': 'ratio',
+  'step_rate': 'control steps a second',
+  'step_in_updates': 'a control step of 64, in updates',
+  'block_rate': 'blocks a second',
   'loop_rate': 'our loop',
   'sbx_rate': "SBX's loop",
   'trainer_rate': 'trainer',
   'update_rate': 'bare update',
   'sampler_rate': 'sampler',
 }
-_IMPLIED = ('', 'episodes', 'steps', 'updates', 'updates/s', 'steps/s', 'updates/step')
+_IMPLIED = (
+  '',
+  'episodes',
+  'steps',
+  'updates',
+  'updates/s',
+  'steps/s',
+  'updates/step',
+  'blocks/s',
+)
 
 
 def folder() -> pathlib.Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import contextlib
 import pathlib
 import subprocess
@@ -17,7 +17,8 @@ from armfarm.replay import memory
 from armfarm.replay import types
 
 KINDS = ('memory', 'reverb', 'reverb_process')
-_STARTUP = 60.0  # s that a server may take to answer
+_PATIENCE = 2.0  # s between two looks at whether a server that starts is alive
+_LOOKS = 30
 
 
 def load_reverb() -> Any:
@@ -98,5 +99,19 @@ def opened(kind: str, parts: build.Parts, workdir: pathlib.Path) -> Iterator[Ope
       stack.callback(crew.end, apart)
     replay = reverb_replay.ReverbReplay(address, shapes, server)
     stack.callback(replay.close)
-    replay.wait_until_ready(_STARTUP)
-    yield Opened(replay, address, apart)
+    opened = Opened(replay, address, apart)
+    wait_for_server(opened, replay.wait_until_ready)
+    yield opened
+
+
+def wait_for_server(opened: Opened, wait: Callable[[float], None]) -> None:
+  """Waits for the server to answer.
+
+  Raises:
+    UserError: it died, or takes too long.
+  """
+  for _ in range(_LOOKS):
+    opened.check()
+    with contextlib.suppress(TimeoutError):
+      return wait(_PATIENCE)
+  raise UserError(f'no replay server answered at {opened.address}: run this again')

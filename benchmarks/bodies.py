@@ -1,0 +1,186 @@
+"""How much of MuJoCo's own speed the bodies of a task keep.
+
+  python benchmarks/bodies.py
+
+  mjx     a control step of 1,024 instances, observation and reward included, against
+          `mjx.step` alone in a scan
+  native  a control step of 64 instances on one thread against `mujoco.batch` alone
+  trap    a control step of 64 instances on MJX in updates of NAF, which no compiler
+          should make many: JAX 0.7.1 to 0.10 do without `envs/compiler.py`
+  replay  blocks a second through each replay, from a thread to this one
+
+Each pair takes turns in one process, round by round, so that a change of the machine's
+speed meets both alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import functools
+import itertools
+import pathlib
+import statistics
+import tempfile
+import time
+from typing import Any
+
+from absl import app
+from absl import flags
+import jax
+import jax.numpy as jnp
+from mujoco import batch as mujoco_batch
+import numpy as np
+
+from armfarm.configs import naf
+from armfarm.envs import compiler
+from armfarm.envs import host
+from armfarm.envs import mjx
+from armfarm.experiments import results
+from armfarm.experiments import rows
+from armfarm.launchers import build
+from armfarm.launchers import transport
+from armfarm.launchers.crew import Threads
+from armfarm.replay import types
+from armfarm.workers.collector import Stop
+
+_ROUNDS = flags.DEFINE_integer('rounds', 9, 'Rounds; the medians are printed.')
+_MANY, _SOME = 1024, 64
+_STEPS = 150  # in a native round
+
+Timed = Callable[[], None]
+
+
+def seconds(functions: dict[str, Timed]) -> dict[str, list[float]]:
+  """Times functions in turn; returns the seconds of each round."""
+  found: dict[str, list[float]] = {name: [] for name in functions}
+  for _, (name, run) in itertools.product(range(_ROUNDS.value + 1), functions.items()):
+    began = time.perf_counter()
+    run()
+    found[name].append(time.perf_counter() - began)
+  return {name: values[1:] for name, values in found.items()}  # the first compiles
+
+
+def blocking(function: Callable[..., Any], *arguments: Any) -> Timed:
+  """Returns a function that waits for the result of another."""
+  return lambda: jax.block_until_ready(function(*arguments)) and None
+
+
+def mjx_steps(parts: build.Parts, size: int) -> dict[str, Timed]:
+  """Returns a control step on our body, and the same physics by MJX alone."""
+  body = mjx.AutoReset(mjx.Mjx(parts.task), parts.task.episode_steps)
+  state = compiler.jit(body.reset)(jax.random.split(jax.random.key(0), size))
+  actions = jnp.zeros((size, parts.task.action_size))
+  from mujoco import mjx as library  # after our own, which silences its remarks
+
+  model = library.put_model(parts.task.model, impl='jax')
+
+  def alone(data: Any) -> Any:
+    with jax.numpy_rank_promotion('allow'):
+      step = functools.partial(library.step, model)
+      return jax.lax.scan(lambda d, _: (step(d), None), data, length=10)[0]
+
+  return {
+    'body': blocking(compiler.jit(body.step), state, actions),
+    'alone': blocking(compiler.jit(jax.vmap(alone)), state.pipeline_state),
+  }
+
+
+def native_steps(parts: build.Parts, size: int) -> dict[str, Timed]:
+  """Returns a control step on our batch, and the same physics by MuJoCo's alone."""
+  task = parts.task
+  endless = task._replace(episode_steps=1_000_000)
+  body = host.HostBatch(endless, size, threads=1)
+  alone = mujoco_batch.Batch(task.model, size, 1, persistent=True)
+  keys = jax.random.split(jax.random.key(0), size)
+  actions = np.zeros((size, task.action_size))
+
+  def ours() -> None:
+    for _ in range(_STEPS):
+      body.step(actions)
+
+  def theirs() -> None:
+    for _ in range(_STEPS):
+      alone.step(nstep=task.substeps)
+
+  body.reset(keys)
+  return {'body': ours, 'alone': theirs}
+
+
+def update(parts: build.Parts) -> Timed:
+  """Returns one update of the agent."""
+  batch = parts.config.replay.batch_size
+  examples = jax.tree.map(
+    lambda x: jnp.zeros((batch, *x.shape), x.dtype), parts.item.transition
+  )
+  learner = jax.jit(parts.agent.init)(jax.random.key(0))
+  return blocking(jax.jit(parts.agent.update), learner, examples, jax.random.key(0))
+
+
+def through(kind: str, parts: build.Parts, count: int) -> float:
+  """Returns the blocks a second that pass through a replay."""
+  with (
+    tempfile.TemporaryDirectory() as folder,
+    transport.opened(kind, parts, pathlib.Path(folder)) as opened,
+    Threads() as threads,
+  ):
+    block = types.block_template(parts.item, parts.config.run.block_steps)
+    threads.start('writer', functools.partial(write, opened.replay, block))
+    opened.replay.take(30.0)
+    began = time.perf_counter()
+    for _ in range(count):
+      assert opened.replay.take(30.0) is not None
+    return count / (time.perf_counter() - began)
+
+
+def write(replay: types.Replay, block: types.Block, stop: Stop) -> None:
+  """Writes a block again and again."""
+  writer = replay.writer()
+  while not stop.is_set():
+    if writer.flush(0.1):
+      writer.insert(block)
+  writer.close()
+
+
+def ratio(found: dict[str, list[float]], over: str, under: str) -> float:
+  """Returns the median of the rounds' ratios of two times."""
+  pairs = zip(found[over], found[under], strict=True)
+  return statistics.median(a / b for a, b in pairs)
+
+
+def measure(parts: build.Parts) -> list[tuple[str, str, float, str]]:
+  """Returns variant, metric, value and unit of everything."""
+  many = seconds(mjx_steps(parts, _MANY))
+  native = seconds(native_steps(parts, _SOME))
+  some = mjx_steps(parts, _SOME) | {'update': update(parts)}
+  trap = seconds({name: some[name] for name in ('body', 'update')})
+  found = [
+    ('mjx', 'ratio', ratio(many, 'alone', 'body'), ''),
+    ('mjx', 'step_rate', _MANY / statistics.median(many['body']), 'steps/s'),
+    ('native', 'ratio', ratio(native, 'alone', 'body'), ''),
+    (
+      'native',
+      'step_rate',
+      _STEPS * _SOME / statistics.median(native['body']),
+      'steps/s',
+    ),
+    ('mjx', 'step_in_updates', ratio(trap, 'body', 'update'), 'updates'),
+  ]
+  for kind in ('memory', 'reverb'):
+    found.append((kind, 'block_rate', through(kind, parts, 1000), 'blocks/s'))
+  return found
+
+
+def main(argv: list[str]) -> None:
+  """Prints a line for each number, and records them."""
+  del argv
+  parts = build.make_parts(naf.get_config('reach'))
+  source = rows.Source('python benchmarks/bodies.py', rows.commit(), rows.machine())
+  for variant, metric, value, unit in measure(parts):
+    print(variant, metric, f'{value:,.3g}', unit, flush=True)
+    number = (metric, round(value, 3), unit)
+    row = rows.Row('bodies', 'reach', 'naf', variant, 0, *number, None, *source)
+    rows.merge(results.folder(), [row])
+
+
+if __name__ == '__main__':
+  app.run(main)
