@@ -35,6 +35,7 @@ _METRICS = {
   'updates': ('updates', 1.0),
   'updates_per_s': ('updates/s', 1.0),
   'updates_per_step': ('updates/step', 1.0),
+  'env_steps_per_s': ('steps/s', 1.0),
   'traces': ('', 1.0),
 }
 

@@ -84,6 +84,12 @@ _STORIES = {
     ' the return is the mean of 20 held-out episodes, a success one of -200 or more.',
     ('return', 'success', 'env_steps'),
   ),
+  'pusher': Story(
+    "Pusher's return beside SBX's",
+    'DDPG on `gym/Pusher-v5` for 50,000 steps, ours and SBX of the same sizes, rates'
+    ' and noise; mean return of 20 episodes without noise.',
+    ('return',),
+  ),
   'loop': Story(
     "The whole loop against SBX's",
     'DDPG on `gym/Pusher-v5`, one update a step, two layers of 100, minibatches of 64:'
