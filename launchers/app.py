@@ -35,6 +35,9 @@ def run(main: Callable[[list[str]], int | None]) -> NoReturn:
       return main(argv)
     except UserError as error:
       return fail(error)
+    except KeyboardInterrupt:
+      print('armfarm: interrupted', file=sys.stderr)
+      return INTERRUPTED
 
   try:
     argv = with_config_path(sys.argv)

@@ -28,6 +28,8 @@ def main(argv: list[str]) -> None:
   parts = build.make_parts(config)
   shapes = transport.templates(parts)
   replay = transport.load_reverb().ReverbReplay(_ADDRESS.value, shapes)
+  if not transport.wait_unless(stop, replay.wait_until_ready):
+    return
   build.make_collector(parts, replay, _NUMBER.value, _FIRST.value).run(stop)
   replay.close()
 

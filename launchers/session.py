@@ -86,6 +86,8 @@ def run(
     except Diverged as error:
       kept = workdir / 'checkpoints'
       raise UserError(f'{error}; what was learned before is in {kept}') from error
+    except ConnectionError as error:
+      raise UserError(f'the replay server is gone ({error}): run this again') from error
     finished = session.supervisor.done
     summary = summarize(config, launch, session.supervisor, finished)
     write_json(workdir / 'summary.json', summary)

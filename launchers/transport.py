@@ -15,6 +15,7 @@ from armfarm.launchers import crew
 from armfarm.launchers.app import UserError
 from armfarm.replay import memory
 from armfarm.replay import types
+from armfarm.workers.collector import Stop
 
 KINDS = ('memory', 'reverb', 'reverb_process')
 _PATIENCE = 2.0  # s between two looks at whether a server that starts is alive
@@ -102,6 +103,15 @@ def opened(kind: str, parts: build.Parts, workdir: pathlib.Path) -> Iterator[Ope
     opened = Opened(replay, address, apart)
     wait_for_server(opened, replay.wait_until_ready)
     yield opened
+
+
+def wait_unless(stop: Stop, wait: Callable[[float], None]) -> bool:
+  """Waits for a server to answer, until told to stop; returns whether it did."""
+  while not stop.is_set():
+    with contextlib.suppress(TimeoutError):
+      wait(_PATIENCE)
+      return True
+  return False
 
 
 def wait_for_server(opened: Opened, wait: Callable[[float], None]) -> None:

@@ -200,3 +200,16 @@ def test_a_signal_ends_a_run_at_a_checkpoint_to_go_on_from(farm, left, number):
   assert f'Going on at episode {counters["episodes"]}' in process.err
   assert [row['episode'] for row in run.rows('episode')] == list(range(end))
   assert run.read('summary.json')['finished']
+
+
+def test_an_interrupted_evaluation_says_one_line(farm, left):
+  run = left()
+  farm.run(run.workdir, run__max_episodes=2)
+  flags = [f'--workdir={run.workdir}', '--episodes=2', '--nopictures']
+  process = farm.start(*flags, module='evaluate')
+  assert process.wait() == 0, process.err
+  process = farm.start(*flags, '--episodes=20000', module='evaluate')
+  time.sleep(3)  # long past its start, long before its end
+  process.signal(signal.SIGINT)
+  assert process.wait() == 130
+  assert process.err == 'armfarm: interrupted\n'
