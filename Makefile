@@ -10,6 +10,7 @@ PYTHON ?=
 FOLDERS := agents configs envs experiments launchers replay workers
 SOURCES := $(wildcard $(FOLDERS) benchmarks tests)
 EXPERIMENTS := reach reach_async reach_fused pendulum pusher
+PARALLEL := --numprocesses=2 --dist=loadfile  # a file's tests share what they compile
 BIN := .venv/bin
 STAMP := .venv/.installed
 SBX := .venv-sbx/.installed
@@ -55,10 +56,10 @@ check: $(STAMP) links  ## Check without running: syntax, lint, format, types
 	@$(BIN)/mypy
 
 test: check  ## Run the checks and all tests, with coverage
-	@$(BIN)/pytest --cov --cov-report=term
+	@$(BIN)/pytest $(PARALLEL) --cov --cov-report=term
 
 newest: $(NEWEST_VENV)/.installed  ## Run the tests on the newest JAX, no Reverb
-	@$(NEWEST_VENV)/bin/pytest
+	@$(NEWEST_VENV)/bin/pytest $(PARALLEL)
 
 reach: $(STAMP)  ## Teach an arm to reach, in lock step, on this machine
 	$(BIN)/python -m armfarm.launchers.local --config=configs/naf.py:reach \
