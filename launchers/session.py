@@ -157,6 +157,7 @@ def make_runtime(
   if launch.runtime == 'sync':
     return runtimes.Sync(parts, replay.replay)
   if launch.runtime == 'fused':
+    progress.note('Compiling arms, replay and learner into one program.')
     return runtimes.Fused(parts)
   if replay.address is None:
     threads = crew.ThreadCrew(parts, replay.replay)
