@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 import difflib
 from importlib import resources
+import os
 import pathlib
 import re
 import signal
@@ -35,9 +36,6 @@ def run(main: Callable[[list[str]], int | None]) -> NoReturn:
       return main(argv)
     except UserError as error:
       return fail(error)
-    except KeyboardInterrupt:
-      print('armfarm: interrupted', file=sys.stderr)
-      return INTERRUPTED
 
   try:
     argv = with_config_path(sys.argv)
@@ -124,6 +122,21 @@ def config_path(value: str) -> str:
     choices = ', '.join(names)
     raise UserError(f'there is no config file {path}; take your own or {choices}')
   return f'{folder.parent / path}{colon}{which}'
+
+
+def exit_on_interrupt() -> None:
+  """Lets Ctrl-C end a program that has nothing to save, wherever it is.
+
+  An exception would do, but libraries swallow it in callbacks and destructors.
+  """
+
+  def handle(number: int, frame: FrameType | None) -> NoReturn:
+    del number, frame
+    sys.stderr.write('armfarm: interrupted\n')
+    sys.stderr.flush()
+    os._exit(INTERRUPTED)
+
+  signal.signal(signal.SIGINT, handle)
 
 
 def stop_on_signals() -> threading.Event:

@@ -23,6 +23,7 @@ _PICTURES = flags.DEFINE_boolean(
 def main(argv: list[str]) -> None:
   """Prints success and return; draws."""
   app.no_arguments(argv)
+  app.exit_on_interrupt()
   workdir = pathlib.Path(_WORKDIR.value)
   loaded = policy.load(workdir)
   outcome = policy.evaluate(loaded, _EPISODES.value, _SEED.value)
