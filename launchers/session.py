@@ -74,9 +74,9 @@ def run(
     UserError: the config, the folder or the learning went wrong.
   """
   parts = build.make_parts(config)
-  transport.check(launch.replay)
   if launch.runtime == 'fused':
     check_fused(parts, launch)
+  transport.check(launch.replay)
   workdirs.open_run(workdir, config, launch._asdict())
   progress = progress or ProgressLine()
   with workdirs.locked(workdir), opened(parts, launch, workdir, progress) as session:

@@ -302,8 +302,8 @@ class FusedTrainer:
     return {name: float(x) for name, x in warm.items()} | counted
 
   def state(self) -> dict[str, Any]:
-    """The arrays that `restore` needs, by their paths."""
-    return {path: x for path, x in _by_path(self._carry).items() if x.size}
+    """The arrays that `restore` needs, by their paths, on the host."""
+    return {path: np.asarray(x) for path, x in _by_path(self._carry).items() if x.size}
 
   def progress(self) -> dict[str, Any]:
     """The numbers that `restore` needs, ready for JSON."""
@@ -317,7 +317,10 @@ class FusedTrainer:
     arrays = _by_path(self._carry) | state
     leaves, structure = jax.tree.flatten(self._carry)
     pairs = zip(leaves, arrays.values(), strict=True)
-    leaves = [jax.random.wrap_key_data(x) if _is_key(old) else x for old, x in pairs]
+    leaves = [
+      jax.random.wrap_key_data(jnp.asarray(x)) if _is_key(old) else x
+      for old, x in pairs
+    ]
     self._carry = jax.tree.unflatten(structure, leaves)
     self.counters = Counters(**progress['counters'])
     self._episodes = np.array(progress['instances'])

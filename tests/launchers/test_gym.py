@@ -32,7 +32,9 @@ def _leaves(tree):
   [
     ('configs/naf.py:gym/Pendulum-v1,linear', []),
     ('configs/ddpg.py:gym/Pendulum-v1', ['--runtime=async']),
-    (_PENDULUM, ['--runtime=async', '--replay=reverb']),
+    pytest.param(
+      _PENDULUM, ['--runtime=async', '--replay=reverb'], marks=pytest.mark.reverb
+    ),
   ],
 )
 def test_every_agent_and_runtime_ends_well(farm, left, config, flags):
