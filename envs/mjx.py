@@ -195,15 +195,18 @@ class AutoReset(Wrapper):
     """Begins an episode where one has ended."""
     begun = self.reset(jax.random.wrap_key_data(state.info['key']))
 
-    def choose(new: Any, old: Any) -> Any:
-      return jax.vmap(jnp.where)(state.done > 0, new, old)
-
+    over = state.done > 0
     info = state.info | {
-      name: jax.tree.map(choose, begun.info[name], state.info[name])
+      name: choose(over, begun.info[name], state.info[name])
       for name in ('goal', 'steps', 'key')
     }
     return state.replace(
-      pipeline_state=jax.tree.map(choose, begun.pipeline_state, state.pipeline_state),
-      obs=choose(begun.obs, state.obs),
+      pipeline_state=choose(over, begun.pipeline_state, state.pipeline_state),
+      obs=choose(over, begun.obs, state.obs),
       info=info,
     )
+
+
+def choose(which: chex.Array, new: Any, old: Any) -> Any:
+  """Returns the rows of a tree `new` [B ...] where `which` [B] holds, else of `old`."""
+  return jax.tree.map(lambda x, y: jax.vmap(jnp.where)(which, x, y), new, old)

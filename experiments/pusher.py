@@ -75,8 +75,7 @@ def collect(job: jobs.Job, source: rows.Source) -> list[rows.Row]:
 
 def main(argv: list[str]) -> int:
   """Runs what is left to run; returns the exit code."""
-  if argv[1:]:
-    raise app.UserError(f'unknown argument {argv[1]}: flags start with --')
+  app.no_arguments(argv)
   seeds = range(jobs.SEEDS.value or _SEEDS)
   for seed in seeds if _SBX[0].exists() else ():
     rows.merge(results.folder(), run_sbx(seed))

@@ -58,8 +58,7 @@ def collect(job: jobs.Job, source: rows.Source) -> list[rows.Row]:
 
 def main(argv: list[str]) -> int:
   """Runs what is left to run; returns the exit code."""
-  if argv[1:]:
-    raise app.UserError(f'unknown argument {argv[1]}: flags start with --')
+  app.no_arguments(argv)
   seeds = range(jobs.SEEDS.value or _SEEDS)
   queue = [make_job(replay, seed) for seed in seeds for replay in _REPLAYS]
   return jobs.run_all(queue, collect)

@@ -58,8 +58,7 @@ def collect(job: jobs.Job, source: rows.Source) -> list[rows.Row]:
 
 def main(argv: list[str]) -> int:
   """Runs what is left to run; returns the exit code."""
-  if argv[1:]:
-    raise app.UserError(f'unknown argument {argv[1]}: flags start with --')
+  app.no_arguments(argv)
   queue = [
     make_job(agent, config, devices, seed)
     for agent, config, devices, seeds in _RUNS

@@ -245,8 +245,7 @@ def draw(content: Sequence[Row], path: pathlib.Path) -> None:
 
 def main(argv: list[str]) -> None:
   """Writes everything."""
-  if argv[1:]:
-    raise app.UserError(f'unknown argument {argv[1]}: flags start with --')
+  app.no_arguments(argv)
   write()
 
 

@@ -175,15 +175,11 @@ def act(program: Program, carry: Carry) -> tuple[Carry, agent_types.Transition, 
   begun = jax.vmap(agent.begin)(jax.random.split(key_noise, size))
   carry = carry._replace(
     state=state,
-    noise=_where(over, begun, noise),
+    noise=mjx.choose(over, begun, noise),
     total=jnp.where(over, 0.0, total),
     key=key,
   )
   return carry, transition, report
-
-
-def _where(over: chex.Array, new: Any, old: Any) -> Any:
-  return jax.tree.map(lambda x, y: jax.vmap(jnp.where)(over, x, y), new, old)
 
 
 def learn(program: Program, carry: Carry) -> tuple[Carry, agent_types.Metrics]:
