@@ -33,6 +33,7 @@ from armfarm.workers.pacing import Pacer
 
 if TYPE_CHECKING:
   from armfarm.workers.fused import FusedTrainer
+  from armfarm.workers.fused import Options as FusedOptions
 
 COLLECTOR_HERTZ = 20.0  # of Gu et al. 2016, V-C, times run.pace
 TRAINER_HERTZ = 100.0  # likewise, updates/s
@@ -177,21 +178,33 @@ def make_fused(parts: Parts) -> FusedTrainer:
   from armfarm.envs import mjx  # brax and MJX take seconds to import
   from armfarm.workers import fused
 
-  config = parts.config
-  run, devices = config.run, config.run.devices
-  options = fused.Options(
-    run.environments, devices, run.block_steps, run.updates_per_step, run.warmup_steps
-  )
-  assert isinstance(parts.task, Task)  # `check_devices` was called
+  options, memory = fused_memory(parts)
+  assert isinstance(parts.task, Task)  # `fused_memory` has looked
   with user_errors():
-    agent = make_agent(config, parts.task, fused.AXIS if devices > 1 else None)
-    samples = config.replay.batch_size // devices * options.updates_per_round
-    memory = buffers.make(
-      parts.item.transition, config.replay.capacity // devices, options.size, samples
-    )
+    axis_name = fused.AXIS if options.devices > 1 else None
+    agent = make_agent(parts.config, parts.task, axis_name)
     environment = mjx.AutoReset(mjx.Mjx(parts.task), parts.task.episode_steps)
     program = fused.Program(agent, environment, memory, options)
     return fused.FusedTrainer(program, parts.keys.trainer)
+
+
+def fused_memory(parts: Parts) -> tuple[FusedOptions, buffers.Buffer]:
+  """Returns how much of everything a fused program has, and one device's memory.
+
+  Raises:
+    UserError: the parts cannot be made one program.
+  """
+  from armfarm.workers import fused
+
+  with user_errors():
+    check_devices(parts)
+    run, replay = parts.config.run, parts.config.replay
+    numbers = (run.block_steps, run.updates_per_step, run.warmup_steps)
+    options = fused.Options(run.environments, run.devices, *numbers)
+    samples = replay.batch_size // run.devices * options.updates_per_round
+    capacity = replay.capacity // run.devices
+    item = parts.item.transition
+    return options, buffers.make(item, capacity, options.size, samples)
 
 
 def check_devices(parts: Parts) -> None:

@@ -105,8 +105,7 @@ def check_fused(parts: build.Parts, launch: Launch) -> None:
       f'--runtime=fused keeps experience on the device: leave out'
       f' --replay={launch.replay}'
     )
-  with build.user_errors():
-    build.check_devices(parts)
+  build.fused_memory(parts)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,8 @@ _FUSED = {
   'run__checkpoint_every': 4,
   'run__evaluate_every': 4,
 }
+_FOUR = {'run__environments': 4}
+_MANY = {'run__environments': 20}
 
 
 def without_clocks(rows):
@@ -56,6 +58,8 @@ def test_two_devices_hold_one_learner(farm, left):
     (['--replay=reverb'], {}, 'keeps experience on the device: leave out --replay='),
     ([], {'run__devices': 3}, 'run.environments is 16: give a multiple of 3'),
     ([], {'run__environments': 15}, 'replay.capacity is 5000: give a multiple of 15'),
+    ([], _FOUR | {'run__updates_per_step': 0.3}, 'is 6/5 updates: set environments'),
+    ([], _MANY | {'replay__batch_size': 400}, 'a block of steps asks for 8000 samples'),
     ([], {'config': 'configs/naf.py:gym/Pendulum-v1'}, 'fused needs a task on MJX'),
   ],
 )
