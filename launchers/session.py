@@ -175,7 +175,8 @@ def resume(session: Session, path: pathlib.Path, progress: dict[str, Any]) -> No
   try:
     arrays = session.checkpoints.tree(path, 'run', runtime.arrays())
     runtime.restore(arrays, progress)
-    supervisor.restore(progress)
+    policy = session.checkpoints.tree(path, 'policy', runtime.trainer.variables())
+    supervisor.restore(progress, policy)
   except (ValueError, TypeError, KeyError) as error:
     raise UserError(
       f'{path} does not fit the config ({error}): give the config it was made with, or'

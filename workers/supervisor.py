@@ -29,7 +29,7 @@ class Options(NamedTuple):
     max_episodes: the run ends after so many.
     evaluate_every: episodes between two trials of the policy.
     checkpoint_every: episodes between two checkpoints.
-    stop_when_solved: end once both criteria were met.
+    stop_when_solved: end once both criteria were met, with the policy that met them.
   """
 
   max_episodes: int
@@ -164,6 +164,7 @@ class Supervisor:
     self._progress = progress
     self._lock = threading.Lock()
     self._tried = Request(Counters(), 0.0, None)
+    self._passed: Request | None = None  # whose policy the run ends with
     self._episode: Episode | None = None
     self._next_evaluation = options.evaluate_every
     self._next_checkpoint = options.checkpoint_every
@@ -175,8 +176,8 @@ class Supervisor:
   @property
   def done(self) -> bool:
     """The run is over, as far as its options go."""
-    solved = self._options.stop_when_solved and self.criteria.met
-    return solved or self._trainer.counters.episodes >= self._options.max_episodes
+    episodes = self._trainer.counters.episodes
+    return self._passed is not None or episodes >= self._options.max_episodes
 
   def after(self, episodes: list[Episode]) -> None:
     """Does what is due after a block in which these episodes ended."""
@@ -215,19 +216,31 @@ class Supervisor:
     self.stopwatch.skip(time.monotonic() - began)
 
   def finish(self) -> None:
-    """Ends the run: has its last policy tried, and saves the last checkpoint."""
-    if self.done and self._tried.counters != self._trainer.counters:
+    """Ends the run: sees to it that its policy was tried; saves the last checkpoint."""
+    tried = self._passed or self._tried.counters == self._trainer.counters
+    if self.done and not tried:
       self.evaluate()
     self.save()
 
   def report(self, request: Request, trial: Trial) -> None:
-    """Takes the outcome of the oldest request; may be called from another thread."""
+    """Takes the outcome of the oldest request; may be called from another thread.
+
+    Once a policy has passed, the run ends with it: later ones, of a trainer that went
+    on meanwhile, change nothing.
+    """
     row = {**request.counters._asdict(), 'seconds': request.seconds, **trial._asdict()}
     with self._lock:
-      self.criteria = self.criteria.after(request, trial, self._tried)
-      self._tried = request._replace(variables=None)
+      if self._passed is None:
+        self._judge(request, trial)
       self._waiting.pop(0)
       self._records.write('evaluation', request.counters.env_steps, row)
+
+  def _judge(self, request: Request, trial: Trial) -> None:
+    self.criteria = self.criteria.after(request, trial, self._tried)
+    self._tried = request._replace(variables=None)
+    solved = self.criteria.met and trial.success == 1.0
+    if solved and self._options.stop_when_solved:
+      self._passed = request
 
   def save(self) -> None:
     """Saves a checkpoint.
@@ -240,26 +253,31 @@ class Supervisor:
     """
     self._trainer.publish()
     with self._lock:  # criteria and rows belong together
-      criteria, tried = self.criteria, self._tried
+      criteria, tried, passed = self.criteria, self._tried, self._passed
       evaluation = min([self._next_evaluation, *self._waiting])
       position = self._records.position()
     progress = {
       'trainer': self._trainer.progress(),
       'criteria': criteria._asdict(),
       'tried': [tried.counters, tried.seconds],
+      'passed': passed and [passed.counters, passed.seconds],
       'seconds': self.stopwatch.read(),
       'next': [evaluation, self._next_checkpoint],
       'metrics_bytes': position,
     }
     env_steps = self._trainer.counters.env_steps
-    trees = {'run': self._arrays(), 'policy': self._trainer.variables()}
+    policy = passed.variables if passed else self._trainer.variables()
+    trees = {'run': self._arrays(), 'policy': policy}
     self._checkpoints.save(env_steps, trees, progress)
 
-  def restore(self, progress: dict[str, Any]) -> None:
-    """Goes on from the progress of a checkpoint; the trainer is restored already."""
+  def restore(self, progress: dict[str, Any], policy: agent_types.Variables) -> None:
+    """Goes on from a checkpoint's progress and policy, its trainer being restored."""
     self.criteria = Criteria(**progress['criteria'])
     counters, seconds = progress['tried']
     self._tried = Request(Counters(*counters), seconds, None)
+    if progress['passed'] and self._options.stop_when_solved:
+      counters, seconds = progress['passed']
+      self._passed = Request(Counters(*counters), seconds, policy)
     self.stopwatch = Stopwatch(progress['seconds'])
     self._next_evaluation, self._next_checkpoint = progress['next']
     self._began = (time.monotonic(), self._trainer.counters)

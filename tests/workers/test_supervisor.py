@@ -184,11 +184,11 @@ def test_all_is_recorded(farm):
     ([_LOST, _WON, _WON], {}, 60),
     ([_LOST, _WON, _WON, _LOST, _LOST], {'stop_when_solved': False}, 100),
     ([_LOST, _WON, _LOST, _WON, _LOST], {}, 100),
-    ([_HELD_OUT, _HELD_OUT, _HELD_OUT, _FRESH], {}, 80),
+    ([_HELD_OUT, _HELD_OUT, _HELD_OUT, _FRESH, _HELD_OUT], {'max_episodes': 200}, 100),
   ],
 )
 def test_a_run_ends_when_it_is_done(farm, trials, options, ends):
-  farm = farm(trials, max_episodes=100, **options)
+  farm = farm(trials, **{'max_episodes': 100} | options)
   for _ in range(ends):
     assert not farm.supervisor.done
     farm.train(1)
@@ -204,6 +204,26 @@ def test_the_last_policy_is_tried_once_and_saved(farm, episodes, tried):
   farm.supervisor.finish()
   assert farm.trial_episodes == tried
   assert farm.saved[-1][0] == 10 * episodes
+
+
+@pytest.mark.parametrize('resumed', [False, True])
+def test_a_run_ends_with_the_policy_that_passed(farm, resumed):
+  busy = farm([_WON, _WON, _LOST], reports=False)
+  busy.train(1, blocks=65)  # trials at 20, 40 and 60
+  for _ in range(3):
+    busy.report()  # the last is of a trainer that went on meanwhile
+  busy.supervisor.finish()
+  assert busy.trial_episodes == [20, 40, 60]
+  number, trees, progress = busy.saved[-1]
+  assert (number, trees['policy']) == (650, {'updates': 400})
+  if resumed:
+    busy = farm()
+    busy.trainer.train(65)
+    busy.supervisor.restore(json.loads(json.dumps(progress)), trees['policy'])
+    busy.supervisor.finish()
+    assert busy.saved[-1][1:] == (trees, progress)
+  assert busy.supervisor.done
+  assert busy.supervisor.criteria.success == 1.0
 
 
 def test_a_run_that_was_stopped_is_saved_and_not_tried(farm):
@@ -249,7 +269,7 @@ def test_a_run_goes_on_where_it_was_saved(farm):
 
   resumed = farm(trials[2:])  # later
   resumed.trainer.train(45)
-  resumed.supervisor.restore(json.loads(json.dumps(progress)))
+  resumed.supervisor.restore(json.loads(json.dumps(progress)), None)
   assert resumed.supervisor.summary() == summary
   resumed.train(1, blocks=46)
   assert resumed.trial_episodes == [60, 80]
