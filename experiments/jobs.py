@@ -38,8 +38,17 @@ _METRICS = {
   'env_steps_per_s': ('steps/s', 1.0),
   'traces': ('', 1.0),
 }
+# Learning curves: fields of `pictures.Curve` for both axes, then as above.
+_CURVES = {
+  rows.CURVE: ('episodes', 'success', ('%', 100.0)),
+  'success_at_update_': ('updates', 'success', ('%', 100.0)),
+  'return_at_update_': ('updates', 'evaluation_totals', ('', 1.0)),
+  'success_at_second_': ('seconds', 'success', ('%', 100.0)),
+}
 
 SEEDS = flags.DEFINE_integer('seeds', 0, 'Seeds, from 0; 0: as many as are shown.')
+AGENTS = flags.DEFINE_list('agents', [], 'Who learns, with commas; none: all.')
+TASKS = flags.DEFINE_list('tasks', [], 'What is learned, with commas; none: all.')
 _LIMIT = flags.DEFINE_float('limit_minutes', math.inf, 'No run is started later.')
 _RUNS = flags.DEFINE_string('runs', 'runs/experiments', 'Folder of the runs.')
 
@@ -88,6 +97,19 @@ def runs(name: str) -> pathlib.Path:
   return pathlib.Path(_RUNS.value) / name
 
 
+def chosen(names: Sequence[str], every: Iterable[str]) -> list[str]:
+  """Returns the names that a flag chose, all where it chose none.
+
+  Raises:
+    UserError: there is no such name.
+  """
+  every = list(every)
+  for name in names:
+    if name not in every:
+      raise app.UserError(f'there is no {name!r} here: choose from {", ".join(every)}')
+  return list(names) or every
+
+
 def run_all(jobs: Sequence[Job], collect: Collect) -> int:
   """Runs the jobs that are not finished and records the numbers of all that are.
 
@@ -133,15 +155,31 @@ def summary_rows(
   return found
 
 
-def curve_rows(job: Job, source: Source) -> list[Row]:
-  """Returns a row for each evaluation of a finished job: its learning curve."""
+def curve_rows(
+  job: Job, source: Source, kinds: Sequence[str] = (rows.CURVE,)
+) -> list[Row]:
+  """Returns the rows of a finished job's learning curves, one for each evaluation.
+
+  Args:
+    job: finished.
+    source: of its numbers.
+    kinds: which curves, of `rows.CURVES`.
+  """
   task = job.summary()['task']
   curve = pictures.read_curve(job.workdir)
   found = []
-  for episodes, success in zip(curve.episodes, curve.success, strict=True):
-    number = (f'{rows.CURVE}{episodes:06d}', 100 * float(success), '%')
-    found.append(_row(job, source, task, number, {}))
+  for kind in kinds:
+    places, values, (unit, scale) = _CURVES[kind]
+    for x, y in zip(getattr(curve, places), getattr(curve, values), strict=True):
+      number = (f'{kind}{int(x):06d}', scale * float(y), unit)
+      found.append(_row(job, source, task, number, {}))
   return found
+
+
+def updates_to_100(job: Job) -> float | None:
+  """Returns the updates of a finished job until 100 %, None where it had none."""
+  curve = pictures.read_curve(job.workdir)
+  return None if curve.solved is None else float(curve.updates[curve.solved])
 
 
 def _row(

@@ -8,8 +8,6 @@ run that is finished is not repeated, one that was stopped goes on.
 
 from __future__ import annotations
 
-from absl import flags
-
 from armfarm.experiments import jobs
 from armfarm.experiments import rows
 from armfarm.launchers import app
@@ -32,13 +30,6 @@ _METRICS = (
 )
 
 _SEEDS = 5
-
-_AGENTS = flags.DEFINE_list('agents', list(_CONFIGS), 'Who learns, with commas.')
-flags.register_validator(
-  'agents',
-  lambda names: set(names) <= _CONFIGS.keys(),
-  f'choose from {", ".join(_CONFIGS)}',
-)
 
 
 def make_job(agent: str, seed: int) -> jobs.Job:
@@ -74,7 +65,8 @@ def main(argv: list[str]) -> int:
   """Runs what is left to run; returns the exit code."""
   app.no_arguments(argv)
   seeds = range(jobs.SEEDS.value or _SEEDS)
-  queue = [make_job(agent, seed) for seed in seeds for agent in _AGENTS.value]
+  agents = jobs.chosen(jobs.AGENTS.value, _CONFIGS)
+  queue = [make_job(agent, seed) for seed in seeds for agent in agents]
   return jobs.run_all(queue, collect)
 
 

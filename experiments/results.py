@@ -29,6 +29,13 @@ _README = flags.DEFINE_string('readme', 'README.md', 'Page with a part for resul
 _START, _END = '<!-- results -->', '<!-- /results -->'
 _MADE = '<!-- Made by `make results` from the JSON files here: do not edit. -->'
 _NONE = 'No experiment was run yet: `make experiments` does.'
+# Axes of the learning curves: what is across, what is up.
+_AXES = {
+  rows.CURVE: ('training episodes', 'success on held-out episodes, %'),
+  'success_at_update_': ('updates', 'success on held-out episodes, %'),
+  'return_at_update_': ('updates', 'return on held-out episodes'),
+  'success_at_second_': ('seconds', 'success on held-out episodes, %'),
+}
 _COLORS = (pictures.BLUE, pictures.ORANGE, pictures.GREEN, pictures.GREY)
 _AGENTS = {'naf': 'NAF', 'ddpg': 'DDPG', 'linear-naf': 'Linear-NAF'}
 
@@ -41,15 +48,50 @@ class Story(NamedTuple):
     text: what was done, one sentence or two.
     headlines: metrics that the project's README shows.
     command: what runs all of it, where it is no module of `experiments`.
+    planned: seeds of each agent and variant; what is missing of them is marked.
   """
 
   title: str
   text: str
   headlines: tuple[str, ...]
   command: str = ''
+  planned: tuple[tuple[str, str, int], ...] = ()
 
 
-_STORIES = {
+def _figure_4(task: str) -> Story:
+  return Story(
+    f'Figure 4: {task}',
+    'Gu et al. 2016, V-B: batch normalisation, one update a step, in lock step. A run'
+    " ends when both criteria hold, or at the paper's mean and one deviation of"
+    " episodes (at DDPG's where the paper has none).",
+    ('success', 'episodes_to_100', 'episodes_to_100_paper', 'wall_s_to_100'),
+    'python -m armfarm.experiments.figure4',
+    tuple((agent, 'sync', 3) for agent in _AGENTS),
+  )
+
+
+def _figure_5(task: str) -> Story:
+  return Story(
+    f'Figure 5: {task}',
+    'Gu et al. 2016, V-C: layer normalisation; every worker takes one step in five'
+    ' updates, in lock step (`sync`) or with the limiter of replay (`async`).',
+    ('success', 'episodes_to_100', 'updates_to_100'),
+    'python -m armfarm.experiments.figure5',
+    tuple(
+      ('naf', f'{runtime}-{workers}', seeds)
+      for runtime, seeds in (('sync', 3), ('async', 1))
+      for workers in (1, 2, 4, 8)
+    ),
+  )
+
+
+STORIES = {
+  'figure4_reach': _figure_4('reaching'),
+  'figure4_door_pull': _figure_4('pulling a door open'),
+  'figure4_door_push': _figure_4('pushing a door open'),
+  'figure4_pick_place': _figure_4('pick and place'),
+  'figure5_reach': _figure_5('reaching'),
+  'figure5_door_push': _figure_5('pushing a door open'),
   'reach': Story(
     'Reaching',
     'Figure 4 of Gu et al. 2016: in lock step, one update a step. 100 % means'
@@ -113,6 +155,7 @@ _LABELS = {
   'success': 'success at the end',
   'episodes_to_100': 'episodes to 100 %',
   'episodes_to_100_paper': "episodes to 100 %, the paper's criterion",
+  'updates_to_100': 'updates to 100 %',
   'wall_s_to_100': 'training to 100 %, evaluation apart',
   'return': 'return at the end',
   'episodes': 'episodes',
@@ -149,6 +192,12 @@ def folder() -> pathlib.Path:
   return pathlib.Path(_FOLDER.value)
 
 
+def seeds(name: str, agent: str, variant: str = 'sync') -> int:
+  """Returns how many seeds are planned of an experiment's agent and variant."""
+  planned = {(who, how): count for who, how, count in STORIES[name].planned}
+  return planned[agent, variant]
+
+
 def write() -> None:
   """Writes all pages and plots anew.
 
@@ -173,7 +222,7 @@ def page(found: dict[str, list[Row]]) -> str:
   for name, content in found.items():
     metrics = sorted({row.metric for row in _numbers(content)}, key=_rank)
     parts += [f'## {_story(name).title}', _story(name).text]
-    parts += [table(content, metrics)]
+    parts += [table(content, metrics), *_open(name, content)]
     parts += [f'![Learning curves]({name}.png)'] if _has_curve(content) else []
     parts += [_sources(content)]
   return '\n\n'.join(parts if found else [*parts, _NONE]) + '\n'
@@ -188,7 +237,7 @@ def block(found: dict[str, list[Row]]) -> str:
     metrics = [metric for metric in story.headlines or shown if metric in shown]
     command = story.command or f'python -m armfarm.experiments.{name}'
     parts += [f'### {story.title}', f'{story.text} `{command}`']
-    parts += [table(content, sorted(metrics, key=_rank))]
+    parts += [table(content, sorted(metrics, key=_rank)), *_open(name, content)]
     image = f'![Learning curves](docs/results/{name}.png)'
     parts += [image] if _has_curve(content) else []
   more = 'Every number, command and machine: [docs/results](docs/results/README.md).'
@@ -224,22 +273,18 @@ def table(content: Sequence[Row], metrics: Iterable[str]) -> str:
 
 
 def draw(content: Sequence[Row], path: pathlib.Path) -> None:
-  """Draws the learning curves among some rows, if there are any.
+  """Draws the learning curves among some rows, if there are any, a panel for each kind.
 
   A run ends when it has learned its task; its last value is held from there on.
   """
-  curves = [row for row in content if row.curve]
+  curves = [row for row in content if row.point]
+  kinds = {row.point[0] for row in curves if row.point}
   if not curves:
     return
-  picture = figure.Figure(figsize=(8, 4.2), layout='constrained')
-  axes = picture.subplots()
-  last = max(_episode(row) for row in curves)
-  for number, (system, part) in enumerate(_systems(curves).items()):
-    _draw_system(axes, system, part, last, _COLORS[number % len(_COLORS)])
-  axes.set(xlabel='training episodes', ylabel='success on held-out targets, %')
-  axes.set(xlim=(0, last), ylim=(-4, 106))
-  axes.legend(loc='lower right', frameon=False, fontsize=10)
-  pictures.style(axes)
+  picture = figure.Figure(figsize=(max(8, 5 * len(kinds)), 4.2), layout='constrained')
+  panels = picture.subplots(1, len(kinds), squeeze=False)[0]
+  for axes, kind in zip(panels, sorted(kinds, key=rows.CURVES.index), strict=True):
+    _draw_panel(axes, kind, [row for row in curves if row.metric.startswith(kind)])
   pictures.save(picture, path)
 
 
@@ -247,6 +292,18 @@ def main(argv: list[str]) -> None:
   """Writes everything."""
   app.no_arguments(argv)
   write()
+
+
+def _draw_panel(axes: Axes, kind: str, curves: Sequence[Row]) -> None:
+  last = max(map(_place, curves))
+  for number, (system, part) in enumerate(_systems(curves).items()):
+    _draw_system(axes, system, part, last, _COLORS[number % len(_COLORS)])
+  across, up = _AXES[kind]
+  axes.set(xlabel=across, ylabel=up, xlim=(0, last))
+  if curves[0].unit == '%':
+    axes.set(ylim=(-4, 106))
+  axes.legend(loc='lower right', frameon=False, fontsize=10)
+  pictures.style(axes)
 
 
 def _draw_system(
@@ -269,19 +326,32 @@ def _draw_system(
 
 
 def _curve(part: Sequence[Row]) -> tuple[np.ndarray, np.ndarray]:
-  ordered = sorted(part, key=_episode)
+  ordered = sorted(part, key=_place)
   return (
-    np.array([_episode(row) for row in ordered]),
+    np.array([_place(row) for row in ordered]),
     np.array([row.value for row in ordered]),
   )
 
 
-def _episode(row: Row) -> int:
-  return int(row.metric.removeprefix(rows.CURVE))
+def _place(row: Row) -> int:
+  """Where a point of a learning curve is."""
+  assert row.point is not None
+  return row.point[1]
+
+
+def _open(name: str, content: Sequence[Row]) -> list[str]:
+  """Says which of the planned runs are not there yet, if any."""
+  there = {(row.agent, row.variant, row.seed) for row in content}
+  missing = []
+  for agent, variant, seeds in _story(name).planned:
+    count = sum((agent, variant, seed) not in there for seed in range(seeds))
+    called = _AGENTS.get(agent, agent) + f', {variant.replace("-", " ")}'
+    missing += [f'{called}: {count} of {seeds} seeds'] if count else []
+  return [f'**Still open:** {"; ".join(missing)}.'] if missing else []
 
 
 def _story(name: str) -> Story:
-  return _STORIES.get(name, Story(name.replace('_', ' '), '', ()))
+  return STORIES.get(name, Story(name.replace('_', ' '), '', ()))
 
 
 def _rank(metric: str) -> tuple[int, str]:

@@ -17,7 +17,9 @@ import re
 import subprocess
 from typing import Any, NamedTuple
 
-CURVE = 'success_after_'  # metrics of a learning curve: training episodes follow
+# What the metrics of a learning curve begin with; a whole number follows.
+CURVE = 'success_after_'  # training episodes
+CURVES = (CURVE, 'success_at_update_', 'return_at_update_', 'success_at_second_')
 
 _NAME = re.compile(r'[a-z][a-z0-9_-]*')
 _TASK = re.compile(r'[a-zA-Z][\w/:.-]*')  # Gymnasium's ids among them
@@ -65,7 +67,15 @@ class Row(NamedTuple):
   def curve(self) -> tuple[str, str, str, int] | None:
     """The run whose learning curve the row is a point of, if it is one."""
     run = (self.name, self.agent, self.variant, self.seed)
-    return run if self.metric.startswith(CURVE) else None
+    return run if self.point else None
+
+  @property
+  def point(self) -> tuple[str, int] | None:
+    """Which of `CURVES` the row is a point of, and where; None if of none."""
+    for kind in CURVES:
+      if self.metric.startswith(kind):
+        return kind, int(self.metric.removeprefix(kind))
+    return None
 
 
 class Source(NamedTuple):

@@ -66,21 +66,30 @@ class Curve(NamedTuple):
   Attributes:
     totals: undiscounted return of each training episode, [T].
     episodes: training episodes before each evaluation, [E].
+    updates: of the learner before each, [E].
+    seconds: of training before each, [E].
     success: share of the held-out episodes that succeeded, [E].
     evaluation_totals: their mean return, [E].
   """
 
   totals: np.ndarray
   episodes: np.ndarray
+  updates: np.ndarray
+  seconds: np.ndarray
   success: np.ndarray
   evaluation_totals: np.ndarray
 
   @property
-  def solved_at(self) -> int | None:
-    """Training episodes at the first of two evaluations in a row with 100 %."""
+  def solved(self) -> int | None:
+    """Which evaluation was the first of two in a row with 100 %."""
     whole = self.success == 1.0
     twice = np.flatnonzero(whole[:-1] & whole[1:])
-    return int(self.episodes[twice[0]]) if twice.size else None
+    return int(twice[0]) if twice.size else None
+
+  @property
+  def solved_at(self) -> int | None:
+    """Training episodes at that evaluation."""
+    return None if self.solved is None else int(self.episodes[self.solved])
 
 
 def read_curve(workdir: pathlib.Path) -> Curve:
@@ -94,11 +103,10 @@ def read_curve(workdir: pathlib.Path) -> Curve:
     (row for row in rows if row['kind'] == 'evaluation'),
     key=lambda row: row['episodes'],
   )
+  fields = ('episodes', 'updates', 'seconds', 'success', 'total')
   return Curve(
-    totals=np.array([row['total'] for row in episodes]),
-    episodes=np.array([row['episodes'] for row in trials]),
-    success=np.array([row['success'] for row in trials]),
-    evaluation_totals=np.array([row['total'] for row in trials]),
+    np.array([row['total'] for row in episodes]),
+    *(np.array([row[field] for row in trials]) for field in fields),
   )
 
 

@@ -9,6 +9,8 @@ from absl import flags
 from absl.testing import flagsaver
 import pytest
 
+from armfarm.experiments import figure4
+from armfarm.experiments import figure5
 from armfarm.experiments import reach
 from armfarm.experiments import reach_async
 from armfarm.experiments import results
@@ -65,7 +67,14 @@ def _leave(workdir, summary):
   config = {'config': {'run': {'updates_per_step': 1.0}}, 'launch': {}}
   (workdir / 'config.json').write_text(json.dumps(config))
   evaluations = [
-    {'kind': 'evaluation', 'episodes': n, 'success': n / 40, 'total': -1.0}
+    {
+      'kind': 'evaluation',
+      'episodes': n,
+      'updates': 100 * n,
+      'seconds': n / 8,
+      'success': n / 40,
+      'total': -1.0,
+    }
     for n in (20, 40)
   ]
   text = ''.join(json.dumps(row) + '\n' for row in evaluations)
@@ -165,6 +174,69 @@ def test_the_rows_of_the_farm(folder, launched):
   assert numbers['updates_per_step_set'] == (1.0, 'updates/step', None)
   assert '--config.run.collectors=4' in launched[0]
   assert '--replay=reverb' in launched[1]
+
+
+def test_a_name_that_is_not_there_is_refused(folder, launched):
+  with (
+    flagsaver.as_parsed(agents='naf,sac'),
+    pytest.raises(app.UserError, match="no 'sac' here: choose from naf, ddpg"),
+  ):
+    figure4.main([''])
+  assert launched == []
+
+
+@pytest.mark.parametrize(
+  ('task', 'agent', 'episodes'),
+  [
+    ('reach', 'naf', 4600),
+    ('door_pull', 'ddpg', 18_000),
+    ('door_pull', 'linear-naf', 18_000),  # N/A in the paper
+    ('pick_place', 'linear-naf', 15_000),
+  ],
+)
+def test_a_run_of_figure_4_may_take_what_the_paper_took(task, agent, episodes):
+  assert figure4.max_episodes(task, agent) == episodes
+
+
+def test_the_queue_of_figure_4(folder, launched):
+  with flagsaver.as_parsed(seeds='1', tasks='reach,door_pull'):
+    figure4.main([''])
+  names = [command[-1].split('/')[-1] for command in launched]
+  agents = ('naf', 'ddpg', 'linear-naf')
+  tasks = ('reach', 'door_pull')
+  assert names == [f'{task}-{agent}-0' for agent in agents for task in tasks]
+  assert '--config=configs/naf.py:door_pull,linear' in launched[-1]
+  assert '--config.agent.normalization=batch' in launched[-1]
+  found = _numbers(
+    row
+    for row in rows.read(folder / 'rows' / 'figure4_door_pull.json')
+    if row.agent == 'linear-naf'
+  )
+  assert found['success'] == (100.0, '%', 5.0)
+  assert found['episodes_to_100'][2] is None
+  page = pathlib.Path('README.md').read_text()
+  assert '**Still open:** NAF, sync: 2 of 3 seeds; DDPG' in page
+
+
+@pytest.mark.parametrize(
+  ('variant', 'ratio', 'episodes', 'kinds'),
+  [
+    ('sync-8', '0.625', 1600, {'success_at_update_', 'return_at_update_'}),
+    ('async-1', '5.0', 200, {'success_at_second_'}),
+  ],
+)
+def test_the_runs_of_figure_5(folder, launched, variant, ratio, episodes, kinds):
+  job = figure5.make_job('reach', variant, 1)
+  assert f'--config.run.updates_per_step={ratio}' in job.arguments
+  assert f'--config.run.max_episodes={episodes}' in job.arguments
+  assert f'--config.run.evaluate_every={episodes // 20}' in job.arguments
+  _leave(job.workdir, _SUMMARY)
+  source = rows.Source('python', 'unknown', 'a processor')
+  found = figure5.collect(job, source)
+  assert {row.point[0] for row in found if row.point} == kinds
+  numbers = _numbers(found)
+  assert numbers['updates_per_step_set'] == (1.0, 'updates/step', None)
+  assert numbers['updates_to_100'] == (None, 'updates', None)
 
 
 def test_results_are_written_from_rows_alone(folder, launched):

@@ -35,7 +35,7 @@ def _metrics(workdir, successes):
     if episode % 20 == 0:
       success = successes[episode // 20 - 1]
       row = {'kind': 'evaluation', 'episodes': episode, 'success': success}
-      rows.append({**row, 'total': -50.0})
+      rows.append({**row, 'updates': 10 * episode, 'seconds': 0.5, 'total': -50.0})
   lines = [json.dumps(row) + '\n' for row in rows]
   (workdir / 'metrics.jsonl').write_text(''.join(lines) + '{"kind": "episo')
 
@@ -63,8 +63,9 @@ def test_a_curve_shows_the_run(tmp_path, successes, solved_at):
 
 
 def test_late_evaluations_are_put_in_order(tmp_path):
+  row = {'kind': 'evaluation', 'updates': 0, 'seconds': 0.0, 'total': 0.0}
   rows = [
-    {'kind': 'evaluation', 'episodes': episodes, 'success': success, 'total': 0.0}
+    {**row, 'episodes': episodes, 'success': success}
     for episodes, success in ((40, 1.0), (20, 0.5), (60, 1.0))
   ]
   (tmp_path / 'metrics.jsonl').write_text(
