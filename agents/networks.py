@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 NORMALIZATIONS = ('none', 'batch', 'layer')
+_MOMENTUM = 0.99  # of the running averages of batch normalisation
 
 # Lillicrap et al. 2016, section 7: hidden layers uniform within 1 / sqrt(fan-in), the
 # last one within 3e-3, so that the first actions and values are near zero.
@@ -58,13 +59,38 @@ class Normalize(nn.Module):
     if kind == 'batch':
       return nn.BatchNorm(
         use_running_average=not train,
-        momentum=0.99,
+        momentum=_MOMENTUM,
         use_bias=self.use_bias,
         axis_name=axis_name,
       )(x)
     if kind == 'layer':
       return nn.LayerNorm()(x)
     return x
+
+
+def batch_statistics(
+  network: nn.Module, variables: Any, *inputs: chex.Array, **options: Any
+) -> Any:
+  """Returns the statistics by which a network normalises a batch in training.
+
+  Args:
+    network: to be applied.
+    variables: of the network, as flax takes them.
+    *inputs: the batch.
+    **options: of `apply`.
+
+  Returns:
+    What may stand for the network's running averages; {} without batch normalisation.
+  """
+  nothing = jax.tree.map(jnp.zeros_like, variables['batch_stats'])
+  _, after = network.apply(
+    {**variables, 'batch_stats': nothing},
+    *inputs,
+    train=True,
+    mutable=['batch_stats'],
+    **options,
+  )
+  return jax.tree.map(lambda x: x / (1.0 - _MOMENTUM), after.get('batch_stats', {}))
 
 
 class Torso(nn.Module):

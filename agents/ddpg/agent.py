@@ -143,7 +143,11 @@ def critic_loss(
   state: LearnerState,
   batch: types.Transition,
 ) -> tuple[chex.Array, tuple[Any, types.Metrics]]:
-  """Mean squared Bellman error of a batch, the new statistics and metrics."""
+  """Mean squared Bellman error of a batch, the new statistics and metrics.
+
+  All networks normalise by the batch of (x, u), the targets x' and u' as well: what a
+  batch of other states would move, Q and Q' move alike, and their difference keeps.
+  """
   q_tm1, new = network.critic.apply(
     join(params, state.statistics.critic),
     batch.observation,
@@ -151,16 +155,24 @@ def critic_loss(
     train=True,
     mutable=['batch_stats'],
   )
-  x_t = batch.next_observation
-  actor = join(state.target.actor, state.statistics.actor)
-  critic = join(state.target.critic, state.statistics.critic)
-  u_t = network.actor.apply(actor, x_t, train=False)
-  q_t = network.critic.apply(critic, x_t, u_t, train=False)
+  q_t = target_value(network, state, batch)
   error = bellman.batch_td_error(
     batch, q_tm1, q_t, config.gamma, config.bootstrap_at_time_limit
   )
   mean = jnp.mean(error**2)
   return mean, (new.get('batch_stats', {}), {'loss': mean, 'q': jnp.mean(q_tm1)})
+
+
+def target_value(
+  network: Pair, state: LearnerState, batch: types.Transition
+) -> chex.Array:
+  """Q'(x', mu'(x')) of a batch, [B], normalised by the statistics of its (x, u)."""
+  x, u, x_t = batch.observation, batch.action, batch.next_observation
+  actor, critic = map(join, state.target, state.statistics)
+  actor['batch_stats'] = networks.batch_statistics(network.actor, actor, x)
+  critic['batch_stats'] = networks.batch_statistics(network.critic, critic, x, u)
+  u_t = network.actor.apply(actor, x_t, train=False)
+  return network.critic.apply(critic, x_t, u_t, train=False)
 
 
 def actor_loss(

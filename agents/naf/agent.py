@@ -31,6 +31,7 @@ from armfarm.agents import types
 from armfarm.agents.naf import losses
 from armfarm.agents.naf import networks
 from armfarm.agents.networks import Normalization
+from armfarm.agents.networks import batch_statistics
 
 
 class Config(NamedTuple):
@@ -131,7 +132,8 @@ def loss(
 ) -> tuple[chex.Array, tuple[Any, types.Metrics]]:
   """Mean squared Bellman error of a batch, the new statistics and metrics.
 
-  The learner normalises by the batch, the target network by the running averages.
+  Both networks normalise by the batch of x, the target network x' as well: what a
+  batch of other states would move, V and V' move alike, and their difference keeps.
   """
   heads, new = network.apply(
     {'params': params, 'batch_stats': state.statistics},
@@ -139,12 +141,10 @@ def loss(
     train=True,
     mutable=['batch_stats'],
   )
-  v_t = network.apply(
-    {'params': {'value': state.target}, 'batch_stats': state.statistics},
-    batch.next_observation,
-    False,
-    method='state_value',
-  )
+  target = {'params': {'value': state.target}, 'batch_stats': state.statistics}
+  value = {'method': 'state_value'}
+  target['batch_stats'] = batch_statistics(network, target, batch.observation, **value)
+  v_t = network.apply(target, batch.next_observation, train=False, **value)
   q_tm1 = losses.batch_naf_q(heads.value, heads.tril, heads.mu, batch.action)
   error = bellman.batch_td_error(
     batch, q_tm1, v_t, config.gamma, config.bootstrap_at_time_limit

@@ -62,6 +62,24 @@ def test_batch_normalization_evaluates_with_running_averages(variant):
   np.testing.assert_allclose(apply(jnp.array([[3.0], [5.0]])), [[1], [2]], rtol=1e-5)
 
 
+@pytest.mark.parametrize('kind', networks.NORMALIZATIONS)
+def test_batch_statistics_are_those_of_training(variant, kind):
+  module = networks.MLP((4, 3), 2, networks.Normalization(kind))
+  x, y = jax.random.normal(jax.random.key(0), [2, 5, 3])
+  variables = {'batch_stats': {}, **module.init(jax.random.key(1), x, False)}
+
+  def apply(x, y):
+    statistics = networks.batch_statistics(module, variables, x)
+    together = {**variables, 'batch_stats': statistics}
+    return [module.apply(together, rows, train=False) for rows in (x, y, y[:1])]
+
+  of_x, of_y, alone = variant(apply)(x, y)
+  trained, _ = module.apply(variables, x, train=True, mutable=['batch_stats'])
+  np.testing.assert_allclose(of_x, trained, rtol=1e-4, atol=1e-6)
+  np.testing.assert_allclose(alone, of_y[:1], rtol=1e-4, atol=1e-6)
+  assert not np.allclose(of_x, of_y)
+
+
 def test_mlp(variant):
   # x = (1, 2): hidden relu(1*1 + 2*1 - 1, 1*1 - 2*1 + 0) = relu(2, -1) = (2, 0), then
   # 3 * 2 + 5 * 0 + 4 = 10.
