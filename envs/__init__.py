@@ -5,7 +5,8 @@ runs a task on native MuJoCo, `gym.py` as a Gymnasium environment for others' le
 `foreign.py` brings Gymnasium's environments to ours.
 """
 
+from armfarm.envs import pick_place
 from armfarm.envs import reach
 
 # Name -> `make`, which builds the task from its numbers (see `configs`).
-TASKS = {'reach': reach.make}
+TASKS = {'pick_place': pick_place.make, 'reach': reach.make}

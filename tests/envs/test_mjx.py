@@ -31,8 +31,8 @@ def body(task):
   return compiler.jit(jax.vmap(body.reset)), compiler.jit(jax.vmap(body.step))
 
 
-def _actions(kind):
-  shape = (_STEPS, _SIZE, 7)
+def _actions(kind, action_size):
+  shape = (_STEPS, _SIZE, action_size)
   actions = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
   return {'random': actions, 'extreme': np.sign(actions)}[kind]
 
@@ -45,7 +45,7 @@ def test_mjx_does_what_native_does(task, body, kind):
   first = native.reset(jax.random.clone(keys))
   state = reset(keys)
   np.testing.assert_allclose(state.obs, first, rtol=0, atol=1e-6)
-  for actions in _actions(kind):
+  for actions in _actions(kind, task.action_size):
     state, other = step(state, actions), native.step(actions)
     # Single against double precision. Actuators at their limits are part of it: with
     # mjx.step alone the joint velocities are 0.02 rad/s apart after two steps.
