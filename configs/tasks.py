@@ -37,7 +37,7 @@ def pick_place() -> ConfigDict:
   task.weights = (66.0, 66.0, 100.0, 0.001)
   task.huber_delta = 0.03  # m; ours: sharp down to half the criterion, as for reach
   task.speed = 1.0  # part of the joints' velocity limits; ours: JACO's are slow enough
-  # m, from the arm's base; ours: 0.15 above the stick at rest, where the string is slack
+  # m, from the arm's base; ours: 0.15 above the resting stick, string slack
   task.square_center = (0.55, 0.0, 0.57)
   task.square_edge = 0.24  # m; Gu
   task.success_distance = 0.05  # m at the last step; Gu
@@ -62,7 +62,7 @@ _SUCCESS_RETURNS = {
   'Pendulum-v1': -200.0,  # ours: upright within a swing or two from anywhere
 }
 
-TASKS = {'pick_place': pick_place, 'reach': reach}
+TASKS = {'reach': reach, 'pick_place': pick_place}
 NAMES = (*TASKS, 'gym/ID')
 
 

@@ -86,7 +86,8 @@ def _simplify(part: mujoco.MjSpec) -> None:
 
 def _add_capsules(scene: mujoco.MjSpec) -> list[str]:
   """Adds the shapes that collide and the tips' sites; returns the capsules' names."""
-  shapes = {'palm': ('hand/hand', (0, 0, -0.06, 0, 0, -0.09), 0.035)}
+  shapes: dict[str, tuple[str, tuple[float, ...], float]] = {}
+  shapes['palm'] = ('hand/hand', (0, 0, -0.06, 0, 0, -0.09), 0.035)
   for i in range(1, 4):
     knuckle, tip = f'hand/b_finger_{i}', f'hand/b_finger_tip_{i}'
     shapes[f'knuckle_{i}'] = (knuckle, (0.002, -0.008, 0, 0.040, -0.008, 0), 0.011)

@@ -9,7 +9,7 @@ limits; with the grip site g, where the fingers meet when closed, the finger tip
 and the stick s:
 
   r(x, u) = -c1 d(s, g) - c2 sum_i d(s, f_i) - c3 d(y, s) - c4 u'u
-  d(p, q) = huber(|p - q|), as in `reach.py`.
+  d(p, q) = huber(|p - q|), of `arrays.py`.
 
 The paper prints none of the constants, nor where the square is: configs do. Nothing
 ends the episode but its time limit. Letters as in `task.py`, with G = 3, and [P]
@@ -92,16 +92,16 @@ class _PickPlace(NamedTuple):
 
   def reward(self, data: task.Data, goal: task.Array, action: task.Array) -> task.Array:
     stick = self._stick(data)
-    grip = self._huber(stick - data.site_xpos[..., self.grip, :])
-    fingers = self._huber(stick[..., None, :] - data.site_xpos[..., self.tips, :])
-    target = self._huber(goal - stick)
+    grip = self._huber(stick, data.site_xpos[..., self.grip, :])
+    fingers = self._huber(stick[..., None, :], data.site_xpos[..., self.tips, :])
+    target = self._huber(goal, stick)
     effort = (action * action).sum(axis=-1)
     c1, c2, c3, c4 = self.weights
     reward = -c1 * grip - c2 * fingers.sum(axis=-1) - c3 * target - c4 * effort
     return reward.astype(np.float32)
 
   def success(self, data: task.Data, goal: task.Array) -> task.Array:
-    near = _length(goal - self._stick(data)) <= self.success_distance
+    near = arrays.distance(goal, self._stick(data)) <= self.success_distance
     return near & (data.sensordata > 0).any(axis=-1)
 
   def terminated(self, data: task.Data, goal: task.Array) -> task.Array:
@@ -111,15 +111,8 @@ class _PickPlace(NamedTuple):
   def _stick(self, data: task.Data) -> task.Array:
     return data.geom_xpos[..., self.stick, :]
 
-  def _huber(self, error: task.Array) -> task.Array:
-    distance = _length(error)
-    near = arrays.namespace(distance).minimum(distance, self.huber_delta)
-    return near * (distance - near / 2)
-
-
-def _length(vector: task.Array) -> task.Array:
-  squared = (vector * vector).sum(axis=-1)
-  return arrays.namespace(squared).sqrt(squared)
+  def _huber(self, x: task.Array, y: task.Array) -> task.Array:
+    return arrays.huber(arrays.distance(x, y), self.huber_delta)
 
 
 def make(
@@ -155,10 +148,10 @@ def make(
     ValueError: a number is out of its range.
     ModuleNotFoundError: dm_control, which has the arm, is not installed.
   """
-  _require_positive('huber_delta', huber_delta)
-  _require_positive('square_edge', square_edge)
-  _require_positive('success_distance', success_distance)
-  _require_positive('episode_steps', episode_steps)
+  task.require_positive('huber_delta', huber_delta)
+  task.require_positive('square_edge', square_edge)
+  task.require_positive('success_distance', success_distance)
+  task.require_positive('episode_steps', episode_steps)
   if not 0 < speed <= 1:
     raise ValueError(f'speed is {speed}: give a part of the velocity limits in (0, 1]')
   center = _finite('square_center', square_center, 3)
@@ -209,11 +202,6 @@ def _max_ctrl(model: mujoco.MjModel, speed: float) -> np.ndarray:
   ctrl = model.actuator_ctrlrange[:, 1].copy()
   ctrl[: len(jaco.ARM)] *= speed
   return ctrl
-
-
-def _require_positive(name: str, value: float) -> None:
-  if not 0 < value < np.inf:
-    raise ValueError(f'{name} is {value}: give a finite number above 0')
 
 
 def _finite(name: str, values: Sequence[float], size: int) -> np.ndarray:
