@@ -8,7 +8,7 @@ it is copied here. What is ours makes it fit for MJX and for velocity control:
     with the geoms that the caller names.
   - The arm compensates its own weight, as the real one does.
   - Joints have no dry friction. Servos and dampers outdo it, and whether a joint sticks
-    is where solvers of few iterations part: MJX was 1e-3 from native within 0.3 s.
+    is where solvers of few iterations part: MJX was 1e-3 from native within 0.5 s.
   - A finger's action is its torque. dm_control's is a velocity, under a limit of 1 Nm,
     with which the hand closes in 1.2 s and grips with 25 N, as Kinova's does.
 """
