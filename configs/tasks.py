@@ -27,8 +27,8 @@ def pick_place() -> ConfigDict:
   """Lifting a hanging stick with the JACO arm and its hand (Gu, V-A.3).
 
   A weight times `huber_delta` is the reward for a metre, where that is far: 2 for the
-  grip and for each finger, 3 for the target. A step at the start costs about 1, and one with the arm turned
-  away, which is 0.9 m long, not more than 20.
+  grip and for each finger, 3 for the target. A step at the start costs about 1, and one
+  with the arm turned away, which is 0.9 m long, not more than 20.
   """
   task = ConfigDict()
   task.name = 'pick_place'
