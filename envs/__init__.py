@@ -5,7 +5,14 @@ runs a task on native MuJoCo, `gym.py` as a Gymnasium environment for others' le
 `foreign.py` brings Gymnasium's environments to ours.
 """
 
+from collections.abc import Callable
+
+from armfarm.envs import pick_place
 from armfarm.envs import reach
+from armfarm.envs import task
 
 # Name -> `make`, which builds the task from its numbers (see `configs`).
-TASKS = {'reach': reach.make}
+TASKS: dict[str, Callable[..., task.Task]] = {
+  'reach': reach.make,
+  'pick_place': pick_place.make,
+}

@@ -137,3 +137,9 @@ def checked_action(action: Array, shape: tuple[int, ...]) -> np.ndarray:
   if not np.abs(action).max() <= _ACTION_LIMIT:  # true of nan, too
     raise ValueError('action is not finite or outside [-1, 1]: clip it on purpose')
   return action
+
+
+def require_positive(name: str, value: float) -> None:
+  """Raises ValueError for a task's number that is not finite and above 0."""
+  if not 0 < value < np.inf:
+    raise ValueError(f'{name} is {value}: give a finite number above 0')

@@ -91,7 +91,7 @@ def user_errors() -> Iterator[None]:
     yield
   except TypeError as error:
     raise UserError(f'the config has a wrong or missing number: {error}') from error
-  except (ValueError, KeyError) as error:
+  except (ValueError, KeyError, ModuleNotFoundError) as error:
     raise UserError(str(error)) from error
 
 

@@ -141,16 +141,23 @@ def loss(
     train=True,
     mutable=['batch_stats'],
   )
-  target = {'params': {'value': state.target}, 'batch_stats': state.statistics}
-  value = {'method': 'state_value'}
-  target['batch_stats'] = batch_statistics(network, target, batch.observation, **value)
-  v_t = network.apply(target, batch.next_observation, train=False, **value)
+  v_t = target_value(network, state, batch)
   q_tm1 = losses.batch_naf_q(heads.value, heads.tril, heads.mu, batch.action)
   error = bellman.batch_td_error(
     batch, q_tm1, v_t, config.gamma, config.bootstrap_at_time_limit
   )
   mean = jnp.mean(error**2)
   return mean, (new.get('batch_stats', {}), {'loss': mean, 'q': jnp.mean(q_tm1)})
+
+
+def target_value(
+  network: nn.Module, state: LearnerState, batch: types.Transition
+) -> chex.Array:
+  """V'(x') of a batch, [B], normalised by the statistics of its x."""
+  x, x_t, head = batch.observation, batch.next_observation, 'state_value'
+  target = {'params': {'value': state.target}, 'batch_stats': state.statistics}
+  target['batch_stats'] = batch_statistics(network, target, x, method=head)
+  return network.apply(target, x_t, train=False, method=head)
 
 
 def update(

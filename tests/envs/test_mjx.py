@@ -15,7 +15,7 @@ from armfarm.envs import compiler
 from armfarm.envs import host
 from armfarm.envs import mjx
 
-_SIZE = 3
+_SIZE = 20  # as many episodes as a test of success has
 _STEPS = 20
 
 
@@ -31,8 +31,8 @@ def body(task):
   return compiler.jit(jax.vmap(body.reset)), compiler.jit(jax.vmap(body.step))
 
 
-def _actions(kind):
-  shape = (_STEPS, _SIZE, 7)
+def _actions(kind, action_size):
+  shape = (_STEPS, _SIZE, action_size)
   actions = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
   return {'random': actions, 'extreme': np.sign(actions)}[kind]
 
@@ -45,7 +45,7 @@ def test_mjx_does_what_native_does(task, body, kind):
   first = native.reset(jax.random.clone(keys))
   state = reset(keys)
   np.testing.assert_allclose(state.obs, first, rtol=0, atol=1e-6)
-  for actions in _actions(kind):
+  for actions in _actions(kind, task.action_size):
     state, other = step(state, actions), native.step(actions)
     # Single against double precision. Actuators at their limits are part of it: with
     # mjx.step alone the joint velocities are 0.02 rad/s apart after two steps.
@@ -54,6 +54,32 @@ def test_mjx_does_what_native_does(task, body, kind):
     np.testing.assert_array_equal(state.metrics['success'], other.success)
     np.testing.assert_array_equal(state.done, other.terminated)
   assert state.obs.dtype == state.reward.dtype == jnp.float32
+
+
+def test_mjx_stays_with_native_where_nothing_touches(task, body):
+  reset, step = body
+  native = host.HostBatch(task, _SIZE, threads=1)
+  keys = jax.random.split(jax.random.key(2), _SIZE)
+  native.reset(jax.random.clone(keys))
+  state = reset(keys)
+  rng = np.random.default_rng(1)
+  for _ in range(100):
+    actions = rng.uniform(-0.5, 0.5, (_SIZE, task.action_size)).astype(np.float32)
+    actions[:, 6:] = -0.3  # fingers, where there are any, stay open
+    state, other = step(state, actions), native.step(actions)
+    np.testing.assert_allclose(state.obs, other.observation, rtol=0, atol=1e-3)
+    assert not state.pipeline_state.sensordata.any()
+
+
+def test_a_script_solves_the_task(task, body, scripts):
+  if task.name not in scripts:
+    pytest.skip('its script is tried on native alone')
+  reset, step = body
+  policy = scripts[task.name](task)
+  state = reset(jax.random.split(jax.random.key(3), _SIZE))
+  for _ in range(task.episode_steps):
+    state = step(state, policy(np.asarray(state.obs)).astype(np.float32))
+  assert state.metrics['success'].sum() >= 18
 
 
 def test_sizes_are_those_of_the_task(task):

@@ -9,6 +9,11 @@ import sys
 
 import pytest
 
+from armfarm.configs import naf
+from armfarm.envs import jaco
+from armfarm.launchers import build
+from armfarm.launchers.app import UserError
+
 _CONFIG = '--config=configs/naf.py:reach'
 
 # Flags, and what the line must say. {} is the folder of the test.
@@ -269,3 +274,9 @@ def test_without_reverb(farm, left, tmp_path):
   assert ended.stderr.startswith('armfarm: Reverb cannot be imported (reverb): take ')
   assert ended.stderr.count('\n') == 1
   assert not run.workdir.exists()
+
+
+def test_a_task_whose_package_is_missing_names_it(monkeypatch):
+  monkeypatch.setattr(jaco.util, 'find_spec', lambda name: None)
+  with pytest.raises(UserError, match=r'^dm_control has .*: pip install dm-control$'):
+    build.make_parts(naf.get_config('pick_place'))
