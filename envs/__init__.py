@@ -5,7 +5,14 @@ runs a task on native MuJoCo, `gym.py` as a Gymnasium environment for others' le
 `foreign.py` brings Gymnasium's environments to ours.
 """
 
+import functools
+
+from armfarm.envs import door
 from armfarm.envs import reach
 
 # Name -> `make`, which builds the task from its numbers (see `configs`).
-TASKS = {'reach': reach.make}
+TASKS = {
+  'reach': reach.make,
+  'door_push': functools.partial(door.make, 'door_push'),
+  'door_pull': functools.partial(door.make, 'door_pull'),
+}

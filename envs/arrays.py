@@ -1,4 +1,4 @@
-"""Which library an array belongs to: a task computes in what it is given."""
+"""Arithmetic that tasks share: each computes in the arrays that it is given."""
 
 from __future__ import annotations
 
@@ -18,3 +18,20 @@ def namespace(array: Any) -> Any:
     `numpy` or `jax.numpy`.
   """
   return np if isinstance(array, np.ndarray | np.generic) else jnp
+
+
+def distance(x: Any, y: Any) -> Any:
+  """Returns |x - y|, [...], of two arrays [... N] or one of them [N]."""
+  error = x - y
+  squared = (error * error).sum(axis=-1)
+  return namespace(squared).sqrt(squared)
+
+
+def huber(distance: Any, delta: float) -> Any:
+  """The Huber loss of a distance, which is not negative.
+
+  huber(z) = z^2 / 2               where z <= delta,
+             delta (z - delta / 2) elsewhere.
+  """
+  near = namespace(distance).minimum(distance, delta)
+  return near * (distance - near / 2)  # both branches at once
