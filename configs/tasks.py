@@ -28,12 +28,12 @@ def door_push() -> ConfigDict:
   task = ConfigDict()
   task.name = 'door_push'
   task.distance_weight = 33.0  # c1, reward per m^2; ours: far away, about -1 per m
-  task.opening_weight = 5.0  # c2, reward per squared quaternion; ours
+  task.opening_weight = 8.0  # c2, reward per squared quaternion; ours
   task.control_weight = 0.001  # c3, reward per squared action; ours: a tie-breaker
   task.distance_delta = 0.03  # m; ours: as in reach
-  task.opening_delta = 1.0  # of quaternions; ours
-  task.turned_angle = 80.0  # degrees of the handle in q_o; ours: past the latch
-  task.opened_angle = 40.0  # degrees of the door in q_o; ours: well past the criterion
+  task.opening_delta = 0.5  # of quaternions; ours
+  task.turned_angle = 70.0  # degrees of the handle in q_o; ours: past the latch
+  task.opened_angle = 60.0  # degrees of the door in q_o; ours: well past the criterion
   task.release_angle = 60.0  # degrees of the handle where the latch lets go; Gu
   task.success_angle = 10.0  # degrees of the door at the last step; Gu
   task.speed = 0.5  # part of the joints' velocity limits; ours: as in reach

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib import resources
+import itertools
 from typing import Any, NamedTuple
 
 import chex
@@ -33,6 +34,9 @@ _SUBSTEPS = 10  # of 0.005 s: the arm is controlled at 20 Hz, section V
 _FLANGE = (0.0, 0.0, 0.045)  # on link_7, m
 _HOME = (0.0, -0.26, 0.0, -1.57, 0.0, 0.26, 0.0)  # rad: the hook above the lever, level
 _CATCH = np.deg2rad(1.0)  # rad from shut: where the latch catches the door
+_LINKS = ('link_5', 'wrist', 'link_7')  # that may run into
+_DOOR = ('panel', 'lever')
+_CONTACT = (0.01, 1.0)  # `solref`, as of the pairs in door.xml
 _CAMERA = (-0.75, -1.45, 1.35)  # m
 _CAMERA_AXES = (0.77, -0.64, 0.0, 0.25, 0.29, 0.92)  # to the right and up
 _SIDES = {'door_push': 1.0, 'door_pull': -1.0}  # the sign of the door's angle
@@ -250,6 +254,8 @@ def _load() -> mujoco.MjModel:
   arm.worldbody.add_frame().attach_body(door.body('frame'), 'door/', '')
   flange = arm.body('link_7').add_frame(pos=_FLANGE)
   flange.attach_body(door.body('hook'), 'door/', '')
+  for link, part in itertools.product(_LINKS, _DOOR):
+    arm.add_pair(geomname1=link, geomname2=f'door/{part}', condim=3, solref=_CONTACT)
   camera = arm.camera('over_view')
   camera.pos, camera.alt.xyaxes = _CAMERA, _CAMERA_AXES
   arm.key('home').qpos = (*_HOME, 0.0, 0.0)
@@ -269,8 +275,8 @@ def _checked(numbers: Numbers) -> Numbers:
   for name in ('turned_angle', 'opened_angle', 'release_angle', 'success_angle'):
     if not 0 < getattr(numbers, name) <= 90:
       raise ValueError(f'{name} is {getattr(numbers, name)}: give degrees in (0, 90]')
-  for name, size in (('hinge_center', 3), ('hinge_range', 2)):
+  for name, size, least in (('hinge_center', 3, -np.inf), ('hinge_range', 2, 0)):
     value = np.asarray(getattr(numbers, name), np.float64)
-    if value.shape != (size,) or not np.isfinite(value).all():
-      raise ValueError(f'{name} is {getattr(numbers, name)}: give {size} finite numbers in m')
+    if value.shape != (size,) or not (np.isfinite(value) & (value >= least)).all():
+      raise ValueError(f'{name} is {getattr(numbers, name)}: give {size} lengths in m')
   return numbers

@@ -8,8 +8,9 @@ velocity, as a part of what each joint may do:
 
   r(x, u) = -c1 d(y, e(x)) - c2 u'u,    d(y, e) = huber(|y - e|),
 
-with the Huber loss of `arrays.py`. The paper prints neither c1, c2 and delta nor the cube's centre: configs do. Nothing
-ends the episode but its time limit. Letters as in `task.py`, with G = 3.
+with the Huber loss of `arrays.py`. The paper prints neither c1, c2 and delta nor the
+cube's centre: configs do. Nothing ends the episode but its time limit. Letters as in
+`task.py`, with G = 3.
 """
 
 from __future__ import annotations
@@ -166,4 +167,3 @@ def make(
 def _load() -> mujoco.MjModel:
   asset = resources.files('armfarm.envs') / 'assets' / 'arm.xml'
   return mujoco.MjModel.from_xml_string(asset.read_text())
-

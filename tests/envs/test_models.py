@@ -3,9 +3,13 @@
 from importlib import resources
 import xml.etree.ElementTree as ET
 
+import jax
 import mujoco
+from mujoco import mjx
 import numpy as np
 import pytest
+
+from armfarm import envs
 
 _ASSETS = sorted(
   path.name
@@ -41,9 +45,9 @@ def xml(request):
   return _text(request.param)
 
 
-@pytest.fixture
-def model(xml):
-  return mujoco.MjModel.from_xml_string(xml)
+@pytest.fixture(scope='module', params=sorted(envs.TASKS))
+def model(request, numbers):
+  return envs.TASKS[request.param](**numbers[request.param]).model
 
 
 @pytest.fixture
@@ -78,6 +82,13 @@ def test_geoms_are_primitives_and_collide_in_listed_pairs_alone(model):
   assert not model.geom_contype.any()
   assert not model.geom_conaffinity.any()
   assert set(model.pair_dim) <= {3, 4}
+  assert _contact_slots(model) <= 30
+
+
+def _contact_slots(model):
+  """How many contacts MJX makes room for."""
+  with jax.numpy_rank_promotion('allow'):
+    return mjx.make_data(model, impl='jax')._impl.contact.dist.size
 
 
 def test_joints_are_driven_by_bounded_velocities(model):
@@ -95,7 +106,8 @@ def test_home_is_at_rest_and_off_the_limits(model):
   assert model.key(0).name == 'home'
   assert not model.key(0).qvel.any()
   assert not model.key(0).ctrl.any()
-  margin = np.deg2rad(15)
+  margin = np.zeros(model.njnt)  # 15 degrees for what is driven
+  margin[model.actuator_trnid[:, 0]] = np.deg2rad(15)
   home = model.key(0).qpos[model.jnt_qposadr]
   limited = model.jnt_limited.astype(bool)
   assert (home > model.jnt_range[:, 0] + margin)[limited].all()
@@ -107,7 +119,10 @@ def test_it_can_be_looked_at(model):
   assert model.nmat > 0  # without a material mjx.ray fails
   assert model.vis.global_.offwidth >= 640
   assert model.vis.global_.offheight >= 480
-  assert model.body('target').mocapid[0] >= 0
+
+
+def test_reach_shows_its_target(arm):
+  assert arm.body('target').mocapid[0] >= 0
 
 
 def test_the_arm_has_the_published_numbers(arm):
