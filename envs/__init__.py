@@ -5,13 +5,15 @@ runs a task on native MuJoCo, `gym.py` as a Gymnasium environment for others' le
 `foreign.py` brings Gymnasium's environments to ours.
 """
 
+from collections.abc import Callable
 import functools
 
 from armfarm.envs import door
 from armfarm.envs import reach
+from armfarm.envs.task import Task
 
 # Name -> `make`, which builds the task from its numbers (see `configs`).
-TASKS = {
+TASKS: dict[str, Callable[..., Task]] = {
   'reach': reach.make,
   'door_push': functools.partial(door.make, 'door_push'),
   'door_pull': functools.partial(door.make, 'door_pull'),

@@ -201,7 +201,6 @@ class HostBatch:
     self._start = jax.jit(task.reset)
     # Persistent: a step goes on from the stages that the last one brought up to date.
     self._batch = mujoco_batch.Batch(task.model, size, threads, persistent=True)
-    self._body_pos = self._batch.expand('body_pos') if task.place is not None else None
     self._target = _target(task.model)
     self._goal = np.zeros((size, *_goal_shape(task)))
     self._steps = np.zeros(size, np.int64)
@@ -297,8 +296,9 @@ class HostBatch:
     self._running = state['running'].copy()
 
   def _place_bodies(self) -> None:
-    if self._body_pos is not None:
-      self._body_pos[:, self._task.movable] = self._task.place(self._goal)
+    if self._task.place is not None:
+      positions = self._batch.expand('body_pos')  # the same array in every call
+      positions[:, self._task.movable] = self._task.place(self._goal)
 
 
 def _goal_shape(task: Task) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ import sys
 from brax import envs as brax_envs
 import jax
 import jax.numpy as jnp
+import mujoco
 import numpy as np
 import pytest
 
@@ -15,24 +16,40 @@ from armfarm.envs import compiler
 from armfarm.envs import host
 from armfarm.envs import mjx
 
-_SIZE = 3
+_SIZE = 20  # doors in as many places
 _STEPS = 20
+# Each is compiled once for the whole file. Pushing has the physics of pulling.
+_TASKS = sorted(set(envs.TASKS) - {'door_push'})
 
 
-@pytest.fixture(scope='module', params=sorted(envs.TASKS))
-def task(request, numbers):
-  return envs.TASKS[request.param](**numbers[request.param])
-
-
-@pytest.fixture(scope='module')
-def body(task):
-  """A batch of the task, compiled: `reset(keys)`, `step(state, actions)`."""
+def _compiled(task):
+  """A batch of the task: `reset(keys)`, `step(state, actions)`."""
   body = mjx.Mjx(task)
   return compiler.jit(jax.vmap(body.reset)), compiler.jit(jax.vmap(body.step))
 
 
+@pytest.fixture(scope='module')
+def tasks(numbers):
+  return {name: make(**numbers[name]) for name, make in envs.TASKS.items()}
+
+
+@pytest.fixture(scope='module')
+def bodies(tasks):
+  return {name: _compiled(tasks[name]) for name in _TASKS}
+
+
+@pytest.fixture(scope='module', params=_TASKS)
+def task(request, tasks):
+  return tasks[request.param]
+
+
+@pytest.fixture(scope='module')
+def body(task, bodies):
+  return bodies[task.name]
+
+
 def _actions(kind):
-  shape = (_STEPS, _SIZE, 7)
+  shape = (_STEPS, _SIZE, 7)  # too few to touch anything
   actions = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
   return {'random': actions, 'extreme': np.sign(actions)}[kind]
 
@@ -54,6 +71,63 @@ def test_mjx_does_what_native_does(task, body, kind):
     np.testing.assert_array_equal(state.metrics['success'], other.success)
     np.testing.assert_array_equal(state.done, other.terminated)
   assert state.obs.dtype == state.reward.dtype == jnp.float32
+
+
+def _swinging(task):
+  """Its episodes begin with an open door and the handle turned, to swing back."""
+
+  def reset(key):
+    start = task.reset(key)
+    return start._replace(qpos=start.qpos.at[-2:].set(jnp.array([0.3, 1.3])))
+
+  return task._replace(reset=reset)
+
+
+def _active(task, native):
+  """Which equalities hold, [B E], in the state of a native batch."""
+  found = np.empty((_SIZE, task.model.neq))
+  whole, part = (
+    mujoco.mjtState.mjSTATE_INTEGRATION,
+    mujoco.mjtState.mjSTATE_EQ_ACTIVE,
+  )
+  for row, physics in zip(found, native.state()['physics'], strict=True):
+    mujoco.mj_extractState(task.model, physics, whole, row, part)
+  return found > 0
+
+
+def test_a_door_falls_shut_alike_on_both_while_the_arm_moves(tasks, bodies):
+  task = _swinging(tasks['door_pull'])
+  reset, _ = _compiled(task)
+  _, step = bodies['door_pull']
+  native = host.HostBatch(task, _SIZE, threads=1)
+  keys = jax.random.split(jax.random.key(2), _SIZE)
+  native.reset(jax.random.clone(keys))
+  state = reset(keys)
+  rng = np.random.default_rng(0)
+  held = []
+  for _ in range(100):
+    actions = rng.uniform(-0.3, 0.3, (_SIZE, 7)).astype(np.float32)
+    state, other = step(state, actions), native.step(actions)
+    np.testing.assert_allclose(state.obs, other.observation, rtol=0, atol=1e-3)
+    np.testing.assert_allclose(state.reward, other.reward, rtol=0, atol=1e-3)
+    held.append(_active(task, native))
+    np.testing.assert_array_equal(state.pipeline_state.eq_active, held[-1])
+    apart = state.obs[:, 14:17] - state.obs[:, 17:20]
+    assert (np.linalg.norm(apart, axis=1) > 0.15).all()  # the hook touches nothing
+  assert not held[0].any()
+  assert held[-1].all()
+  assert len(np.unique(state.obs[:, 20:22], axis=0)) == _SIZE  # doors in their places
+
+
+@pytest.mark.parametrize(('name', 'side'), [('door_push', 1), ('door_pull', -1)])
+def test_a_script_opens_doors_on_mjx(tasks, bodies, opener, name, side):
+  reset, step = bodies['door_pull']
+  policy = opener(tasks[name], side)
+  state = reset(jax.random.split(jax.random.key(3), _SIZE))
+  for _ in range(100):
+    state = step(state, policy(np.asarray(state.obs)).astype(np.float32))
+  data, goal = state.pipeline_state, state.info['goal']
+  assert tasks[name].success(data, goal).sum() >= 18
 
 
 def test_sizes_are_those_of_the_task(task):
