@@ -18,24 +18,44 @@ from armfarm.envs import mjx
 
 _SIZE = 20  # doors in as many places
 _STEPS = 20
+_ATOL = {'reach': 2e-5}  # single against double precision
+_ATOL_OF_CONTACTS = 1e-3  # also of a handle that falls on its stop
 # Each is compiled once for the whole file. Pushing has the physics of pulling.
 _TASKS = sorted(set(envs.TASKS) - {'door_push'})
 
 
-def _compiled(task):
-  """A batch of the task: `reset(keys)`, `step(state, actions)`."""
-  body = mjx.Mjx(task)
-  return compiler.jit(jax.vmap(body.reset)), compiler.jit(jax.vmap(body.step))
+def _keys(*seeds):
+  return jax.vmap(jax.random.key)(jnp.asarray(seeds))
+
+
+def _with_open_doors(task):
+  """Doors of odd seeds begin open and with the handle turned, to fall shut."""
+  if not task.movable:
+    return task
+
+  def reset(key):
+    start = task.reset(key)
+    odd = jax.random.key_data(key)[-1] % 2
+    angles = odd * jnp.array([0.3, 1.3])
+    return start._replace(qpos=start.qpos.at[-2:].set(angles))
+
+  return task._replace(reset=reset)
 
 
 @pytest.fixture(scope='module')
 def tasks(numbers):
-  return {name: make(**numbers[name]) for name, make in envs.TASKS.items()}
+  made = {name: make(**numbers[name]) for name, make in envs.TASKS.items()}
+  return {name: _with_open_doors(task) for name, task in made.items()}
 
 
 @pytest.fixture(scope='module')
 def bodies(tasks):
-  return {name: _compiled(tasks[name]) for name in _TASKS}
+  """Name -> a batch of the task, compiled: `reset(keys)`, `step(state, actions)`."""
+  made = {name: mjx.Mjx(tasks[name]) for name in _TASKS}
+  return {
+    name: (compiler.jit(jax.vmap(body.reset)), compiler.jit(jax.vmap(body.step)))
+    for name, body in made.items()
+  }
 
 
 @pytest.fixture(scope='module', params=_TASKS)
@@ -58,29 +78,19 @@ def _actions(kind):
 def test_mjx_does_what_native_does(task, body, kind):
   reset, step = body
   native = host.HostBatch(task, _SIZE, threads=1)
-  keys = jax.random.split(jax.random.key(1), _SIZE)
-  first = native.reset(jax.random.clone(keys))
-  state = reset(keys)
+  first = native.reset(_keys(*range(_SIZE)))
+  state = reset(_keys(*range(_SIZE)))
   np.testing.assert_allclose(state.obs, first, rtol=0, atol=1e-6)
+  atol = _ATOL.get(task.name, _ATOL_OF_CONTACTS)
   for actions in _actions(kind):
     state, other = step(state, actions), native.step(actions)
-    # Single against double precision. Actuators at their limits are part of it: with
+    # Actuators at their limits are part of it: with
     # mjx.step alone the joint velocities are 0.02 rad/s apart after two steps.
-    np.testing.assert_allclose(state.obs, other.observation, rtol=0, atol=2e-5)
-    np.testing.assert_allclose(state.reward, other.reward, rtol=0, atol=2e-5)
+    np.testing.assert_allclose(state.obs, other.observation, rtol=0, atol=atol)
+    np.testing.assert_allclose(state.reward, other.reward, rtol=0, atol=atol)
     np.testing.assert_array_equal(state.metrics['success'], other.success)
     np.testing.assert_array_equal(state.done, other.terminated)
   assert state.obs.dtype == state.reward.dtype == jnp.float32
-
-
-def _swinging(task):
-  """Its episodes begin with an open door and the handle turned, to swing back."""
-
-  def reset(key):
-    start = task.reset(key)
-    return start._replace(qpos=start.qpos.at[-2:].set(jnp.array([0.3, 1.3])))
-
-  return task._replace(reset=reset)
 
 
 def _active(task, native):
@@ -96,25 +106,27 @@ def _active(task, native):
 
 
 def test_a_door_falls_shut_alike_on_both_while_the_arm_moves(tasks, bodies):
-  task = _swinging(tasks['door_pull'])
-  reset, _ = _compiled(task)
-  _, step = bodies['door_pull']
+  task = tasks['door_pull']
+  reset, step = bodies['door_pull']
   native = host.HostBatch(task, _SIZE, threads=1)
-  keys = jax.random.split(jax.random.key(2), _SIZE)
-  native.reset(jax.random.clone(keys))
-  state = reset(keys)
+  native.reset(_keys(*range(_SIZE)))
+  state = reset(_keys(*range(_SIZE)))
   rng = np.random.default_rng(0)
   held = []
   for _ in range(100):
     actions = rng.uniform(-0.3, 0.3, (_SIZE, 7)).astype(np.float32)
     state, other = step(state, actions), native.step(actions)
-    np.testing.assert_allclose(state.obs, other.observation, rtol=0, atol=1e-3)
-    np.testing.assert_allclose(state.reward, other.reward, rtol=0, atol=1e-3)
+    np.testing.assert_allclose(
+      state.obs, other.observation, rtol=0, atol=_ATOL_OF_CONTACTS
+    )
+    np.testing.assert_allclose(
+      state.reward, other.reward, rtol=0, atol=_ATOL_OF_CONTACTS
+    )
     held.append(_active(task, native))
     np.testing.assert_array_equal(state.pipeline_state.eq_active, held[-1])
     apart = state.obs[:, 14:17] - state.obs[:, 17:20]
     assert (np.linalg.norm(apart, axis=1) > 0.15).all()  # the hook touches nothing
-  assert not held[0].any()
+  assert 0 < held[0].sum() < _SIZE
   assert held[-1].all()
   assert len(np.unique(state.obs[:, 20:22], axis=0)) == _SIZE  # doors in their places
 
@@ -123,7 +135,7 @@ def test_a_door_falls_shut_alike_on_both_while_the_arm_moves(tasks, bodies):
 def test_a_script_opens_doors_on_mjx(tasks, bodies, opener, name, side):
   reset, step = bodies['door_pull']
   policy = opener(tasks[name], side)
-  state = reset(jax.random.split(jax.random.key(3), _SIZE))
+  state = reset(_keys(*range(0, 2 * _SIZE, 2)))  # all shut
   for _ in range(100):
     state = step(state, policy(np.asarray(state.obs)).astype(np.float32))
   data, goal = state.pipeline_state, state.info['goal']
