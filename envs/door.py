@@ -34,9 +34,10 @@ _SUBSTEPS = 10  # of 0.005 s: the arm is controlled at 20 Hz, section V
 _FLANGE = (0.0, 0.0, 0.045)  # on link_7, m
 _HOME = (0.0, -0.26, 0.0, -1.57, 0.0, 0.26, 0.0)  # rad: the hook above the lever, level
 _CATCH = np.deg2rad(1.0)  # rad from shut: where the latch catches the door
-_LINKS = ('link_5', 'wrist', 'link_7')  # that may run into
-_DOOR = ('panel', 'lever')
-_CONTACT = (0.01, 1.0)  # `solref`, as of the pairs in door.xml
+_LINKS = ('link_5', 'wrist', 'link_7')  # of the arm, which may meet
+_PARTS = ('panel', 'lever')  # of the door
+_CONTACT = (0.01, 1.0)  # `solref`, and
+_FRICTION = (0.6, 0.6, 0.005, 0.0001, 0.0001)  # as of the pairs in door.xml
 _CAMERA = (-0.75, -1.45, 1.35)  # m
 _CAMERA_AXES = (0.77, -0.64, 0.0, 0.25, 0.29, 0.92)  # to the right and up
 _SIDES = {'door_push': 1.0, 'door_pull': -1.0}  # the sign of the door's angle
@@ -53,8 +54,9 @@ class Numbers(NamedTuple):
     opening_delta: the same for quaternions.
     turned_angle: of the handle in q_o, degrees; in (0, 90].
     opened_angle: of the door in q_o, degrees in the direction asked for; in (0, 90].
-    release_angle: of the handle, past which the latch lets go, degrees; in (0, 90).
-    success_angle: of the door at the last step, degrees in the direction asked for.
+    release_angle: of the handle, past which the latch lets go, degrees; in (0, 90].
+    success_angle: of the door at the last step, degrees in the direction asked for;
+      in (0, 90].
     speed: what an action of one commands, as a part of each joint's velocity limit;
       in (0, 1].
     hinge_center: middle of where the door's hinge may stand, [3], m.
@@ -254,8 +256,9 @@ def _load() -> mujoco.MjModel:
   arm.worldbody.add_frame().attach_body(door.body('frame'), 'door/', '')
   flange = arm.body('link_7').add_frame(pos=_FLANGE)
   flange.attach_body(door.body('hook'), 'door/', '')
-  for link, part in itertools.product(_LINKS, _DOOR):
-    arm.add_pair(geomname1=link, geomname2=f'door/{part}', condim=3, solref=_CONTACT)
+  for link, part in itertools.product(_LINKS, _PARTS):
+    pair = arm.add_pair(geomname1=link, geomname2=f'door/{part}', condim=3)
+    pair.solref[:], pair.friction[:] = _CONTACT, _FRICTION
   camera = arm.camera('over_view')
   camera.pos, camera.alt.xyaxes = _CAMERA, _CAMERA_AXES
   arm.key('home').qpos = (*_HOME, 0.0, 0.0)
