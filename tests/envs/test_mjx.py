@@ -114,7 +114,7 @@ def test_a_door_falls_shut_alike_on_both_while_the_arm_moves(tasks, bodies):
   rng = np.random.default_rng(0)
   held = []
   for _ in range(100):
-    actions = rng.uniform(-0.3, 0.3, (_SIZE, 7)).astype(np.float32)
+    actions = rng.uniform(-0.15, 0.15, (_SIZE, 7)).astype(np.float32)
     state, other = step(state, actions), native.step(actions)
     np.testing.assert_allclose(
       state.obs, other.observation, rtol=0, atol=_ATOL_OF_CONTACTS
