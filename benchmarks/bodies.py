@@ -4,7 +4,8 @@
 
   mjx     a control step of 1,024 instances, observation and reward included, against
           `mjx.step` alone in a scan
-  native  a control step of 64 instances on one thread against `mujoco.batch` alone
+  native  a control step of 64 instances on one thread against `mujoco.batch` alone;
+          native_door is the same of a door task
   trap    a control step of 64 instances on MJX in updates of NAF, which no compiler
           should make many: JAX 0.7.1 to 0.10 do without `envs/compiler.py`
   replay  blocks a second through each replay, from a thread to this one
@@ -22,7 +23,7 @@ import pathlib
 import statistics
 import tempfile
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 from absl import app
 from absl import flags
@@ -48,6 +49,16 @@ _MANY, _SOME = 1024, 64
 _STEPS = 150  # in a native round
 
 Timed = Callable[[], None]
+
+
+class Number(NamedTuple):
+  """What was measured of a task."""
+
+  task: str
+  variant: str
+  metric: str
+  value: float
+  unit: str
 
 
 def seconds(functions: dict[str, Timed]) -> dict[str, list[float]]:
@@ -103,6 +114,7 @@ def native_steps(parts: build.Parts, size: int) -> dict[str, Timed]:
       alone.step(nstep=task.substeps)
 
   body.reset(keys)
+  alone.reset(keyframe=0)
   return {'body': ours, 'alone': theirs}
 
 
@@ -147,38 +159,51 @@ def ratio(found: dict[str, list[float]], over: str, under: str) -> float:
   return statistics.median(a / b for a, b in pairs)
 
 
-def measure(parts: build.Parts) -> list[tuple[str, str, float, str]]:
-  """Returns variant, metric, value and unit of everything."""
+def native_numbers(task: str, variant: str) -> list[Number]:
+  """Measures a task on native MuJoCo."""
+  found = seconds(native_steps(build.make_parts(naf.get_config(task)), _SOME))
+  rate = _STEPS * _SOME / statistics.median(found['body'])
+  return [
+    Number(task, variant, 'ratio', ratio(found, 'alone', 'body'), ''),
+    Number(task, variant, 'step_rate', rate, 'steps/s'),
+  ]
+
+
+def mjx_numbers(task: str) -> list[Number]:
+  """Measures a task on MJX."""
+  parts = build.make_parts(naf.get_config(task))
   many = seconds(mjx_steps(parts, _MANY))
-  native = seconds(native_steps(parts, _SOME))
   some = mjx_steps(parts, _SOME) | {'update': update(parts)}
   trap = seconds({name: some[name] for name in ('body', 'update')})
-  found = [
-    ('mjx', 'ratio', ratio(many, 'alone', 'body'), ''),
-    ('mjx', 'step_rate', _MANY / statistics.median(many['body']), 'steps/s'),
-    ('native', 'ratio', ratio(native, 'alone', 'body'), ''),
-    (
-      'native',
-      'step_rate',
-      _STEPS * _SOME / statistics.median(native['body']),
-      'steps/s',
-    ),
-    ('mjx', 'step_in_updates', ratio(trap, 'body', 'update'), 'updates'),
+  rate = _MANY / statistics.median(many['body'])
+  return [
+    Number(task, 'mjx', 'ratio', ratio(many, 'alone', 'body'), ''),
+    Number(task, 'mjx', 'step_rate', rate, 'steps/s'),
+    Number(task, 'mjx', 'step_in_updates', ratio(trap, 'body', 'update'), 'updates'),
   ]
-  for kind in ('memory', 'reverb'):
-    found.append((kind, 'block_rate', through(kind, parts, 1000), 'blocks/s'))
-  return found
+
+
+def replay_numbers(task: str) -> list[Number]:
+  """Measures the replays with the transitions of a task."""
+  parts = build.make_parts(naf.get_config(task))
+  rates = {kind: through(kind, parts, 1000) for kind in ('memory', 'reverb')}
+  return [Number(task, kind, 'block_rate', x, 'blocks/s') for kind, x in rates.items()]
 
 
 def main(argv: list[str]) -> None:
   """Prints a line for each number, and records them."""
   del argv
-  parts = build.make_parts(naf.get_config('reach'))
   source = rows.Source('python benchmarks/bodies.py', rows.commit(), rows.machine())
-  for variant, metric, value, unit in measure(parts):
+  measured = itertools.chain(
+    native_numbers('reach', 'native'),
+    native_numbers('door_pull', 'native_door'),
+    mjx_numbers('reach'),
+    replay_numbers('reach'),
+  )
+  for task, variant, metric, value, unit in measured:
     print(variant, metric, f'{value:,.3g}', unit, flush=True)
     number = (metric, round(value, 3), unit)
-    row = rows.Row('bodies', 'reach', 'naf', variant, 0, *number, None, *source)
+    row = rows.Row('bodies', task, 'naf', variant, 0, *number, None, *source)
     rows.merge(results.folder(), [row])
 
 

@@ -45,6 +45,33 @@ def pick_place() -> ConfigDict:
   return task
 
 
+def door_push() -> ConfigDict:
+  """Pushing a door open with the 7-DoF arm (Gu, V-A.2)."""
+  task = ConfigDict()
+  task.name = 'door_push'
+  task.distance_weight = 33.0  # c1, reward per m^2; ours: far away, about -1 per m
+  task.opening_weight = 8.0  # c2, reward per squared quaternion; ours
+  task.control_weight = 0.001  # c3, reward per squared action; ours: a tie-breaker
+  task.distance_delta = 0.03  # m; ours: as in reach
+  task.opening_delta = 0.5  # of quaternions; ours
+  task.turned_angle = 70.0  # degrees of the handle in q_o; ours: past the latch
+  task.opened_angle = 60.0  # degrees of the door in q_o; ours: well past the criterion
+  task.release_angle = 60.0  # degrees of the handle where the latch lets go; Gu
+  task.success_angle = 10.0  # degrees of the door at the last step; Gu
+  task.speed = 0.5  # part of the joints' velocity limits; ours: as in reach
+  task.hinge_center = (0.82, 0.36, 0.65)  # m, from the arm's base; ours: well in reach
+  task.hinge_range = (0.1, 0.2)  # m along x and y; Gu
+  task.episode_steps = 300  # control steps at 20 Hz, 15 s; Gu
+  return task
+
+
+def door_pull() -> ConfigDict:
+  """Pulling a door open with the 7-DoF arm (Gu, V-A.2)."""
+  task = door_push()
+  task.name = 'door_pull'
+  return task
+
+
 def gym(id: str) -> ConfigDict:
   """Any Gymnasium environment with Box spaces, by its id."""
   task = ConfigDict()
@@ -62,7 +89,12 @@ _SUCCESS_RETURNS = {
   'Pendulum-v1': -200.0,  # ours: upright within a swing or two from anywhere
 }
 
-TASKS = {'reach': reach, 'pick_place': pick_place}
+TASKS = {
+  'reach': reach,
+  'door_push': door_push,
+  'door_pull': door_pull,
+  'pick_place': pick_place,
+}
 NAMES = (*TASKS, 'gym/ID')
 
 

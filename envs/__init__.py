@@ -6,13 +6,17 @@ runs a task on native MuJoCo, `gym.py` as a Gymnasium environment for others' le
 """
 
 from collections.abc import Callable
+import functools
 
+from armfarm.envs import door
 from armfarm.envs import pick_place
 from armfarm.envs import reach
-from armfarm.envs import task
+from armfarm.envs.task import Task
 
 # Name -> `make`, which builds the task from its numbers (see `configs`).
-TASKS: dict[str, Callable[..., task.Task]] = {
+TASKS: dict[str, Callable[..., Task]] = {
   'reach': reach.make,
+  'door_push': functools.partial(door.make, 'door_push'),
+  'door_pull': functools.partial(door.make, 'door_pull'),
   'pick_place': pick_place.make,
 }

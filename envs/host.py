@@ -1,13 +1,15 @@
 """A task on native MuJoCo: one instance, or a batch of them on threads.
 
 The fastest way to step on a CPU, and what a collector uses. Both bodies compute
-bit for bit the same, and both hold to four rules:
+bit for bit the same, and both hold to five rules:
 
   - What a step returns is read from the state after it. `mj_step` leaves positions,
     sensors and the like one physics step behind, so they are brought up to date.
   - An episode starts from the model's first keyframe, under the task's own `Start`.
   - Tasks are given double precision alone: numpy rounds products of float32 scalars
     and of float32 arrays differently, and one instance would not equal many.
+  - Equality constraints follow `Task.active` at the end of a control step, before what
+    follows from positions is brought up to date.
   - A mocap body named `target` stands where the first three numbers of the goal say,
     for pictures alone.
 
@@ -18,6 +20,7 @@ picked from the batch.
 from __future__ import annotations
 
 from collections.abc import Sequence
+import copy
 
 import chex
 import jax
@@ -52,7 +55,8 @@ class Host:
     self.episode_steps = task.episode_steps
     self._task = task
     self._start = jax.jit(task.reset)
-    self._data = mujoco.MjData(task.model)
+    self._model = copy.copy(task.model)  # an episode may move bodies in it
+    self._data = mujoco.MjData(self._model)
     self._target = _target(task.model)
     self._goal = np.zeros(_goal_shape(task))
     self._steps = 0
@@ -69,11 +73,12 @@ class Host:
       The first observation, [O].
     """
     start = self._start(key)
-    model, data = self._task.model, self._data
+    model, data = self._model, self._data
     mujoco.mj_resetDataKeyframe(model, data, _HOME)
     data.qpos[:] = start.qpos
     data.qvel[:] = start.qvel
     self._goal = np.asarray(start.goal, np.float64)
+    self._place_bodies()
     if self._target is not None:
       data.mocap_pos[self._target] = self._goal[:3]
     mujoco.mj_step1(model, data)
@@ -99,8 +104,10 @@ class Host:
       raise RuntimeError('the episode has ended or was not begun: call reset first')
     task, data, goal = self._task, self._data, self._goal
     data.ctrl[:] = task.control(data, action)
-    mujoco.mj_step(task.model, data, task.substeps)
-    mujoco.mj_step1(task.model, data)
+    mujoco.mj_step(self._model, data, task.substeps)
+    if task.active is not None:
+      data.eq_active[:] = task.active(data)
+    mujoco.mj_step1(self._model, data)
     self._steps += 1
     terminated = bool(task.terminated(data, goal))
     truncated = not terminated and self._steps >= self.episode_steps
@@ -115,8 +122,8 @@ class Host:
 
   def state(self) -> dict[str, Array]:
     """What `restore` needs: physics [N], goal [G], steps [] and running []."""
-    physics = np.empty(mujoco.mj_stateSize(self._task.model, _STATE))
-    mujoco.mj_getState(self._task.model, self._data, physics, _STATE)
+    physics = np.empty(mujoco.mj_stateSize(self._model, _STATE))
+    mujoco.mj_getState(self._model, self._data, physics, _STATE)
     return _as_state(physics, self._goal, self._steps, self._running)
 
   def restore(self, state: dict[str, Array]) -> None:
@@ -126,9 +133,10 @@ class Host:
       ValueError: the state is another task's, or a batch's.
     """
     _check_state(state, like=self.state())
-    mujoco.mj_setState(self._task.model, self._data, state['physics'], _STATE)
-    mujoco.mj_step1(self._task.model, self._data)
     self._goal = state['goal'].copy()
+    self._place_bodies()
+    mujoco.mj_setState(self._model, self._data, state['physics'], _STATE)
+    mujoco.mj_step1(self._model, self._data)
     self._steps = int(state['steps'])
     self._running = bool(state['running'])
 
@@ -146,7 +154,7 @@ class Host:
     renderer = self._renderer
     if renderer is None or (renderer.width, renderer.height) != (width, height):
       self.close()
-      renderer = mujoco.Renderer(self._task.model, height, width)
+      renderer = mujoco.Renderer(self._model, height, width)
       self._renderer = renderer
     renderer.update_scene(self._data, camera)
     return renderer.render()
@@ -156,6 +164,10 @@ class Host:
     if self._renderer is not None:
       self._renderer.close()
       self._renderer = None
+
+  def _place_bodies(self) -> None:
+    if self._task.place is not None:
+      self._model.body_pos[self._task.movable, :] = self._task.place(self._goal)
 
 
 class HostBatch:
@@ -218,8 +230,9 @@ class HostBatch:
     self._batch.qvel[rows] = qvel
     if self._target is not None:
       self._batch.mocap_pos[rows, self._target] = goal[:, :3]
-    self._batch.forward(rows, stage=_UP_TO_VELOCITY)
     self._goal[rows] = goal
+    self._place_bodies()
+    self._batch.forward(rows, stage=_UP_TO_VELOCITY)
     self._steps[rows] = 0
     self._running[rows] = True
     return self._task.observe(self._batch, self._goal)[rows]
@@ -246,7 +259,12 @@ class HostBatch:
       raise RuntimeError(f'episodes {over} have ended or were not begun: reset them')
     task, batch, goal = self._task, self._batch, self._goal
     batch.ctrl[rows] = task.control(batch, every)[rows]
-    batch.step(ids, nstep=task.substeps, stage=_UP_TO_VELOCITY)
+    if task.active is None:
+      batch.step(ids, nstep=task.substeps, stage=_UP_TO_VELOCITY)
+    else:
+      batch.step(ids, nstep=task.substeps, stage=_NO_STAGE)
+      batch.eq_active[rows] = task.active(batch)[rows]
+      batch.forward(ids, stage=_UP_TO_VELOCITY)
     self._steps[rows] += 1
     terminated = np.asarray(task.terminated(batch, goal))
     truncated = ~terminated & (self._steps >= self.episode_steps)
@@ -273,8 +291,14 @@ class HostBatch:
     _check_state(state, like=self.state())
     self._batch.state[:] = state['physics']
     self._goal = state['goal'].copy()
+    self._place_bodies()
     self._steps = state['steps'].copy()
     self._running = state['running'].copy()
+
+  def _place_bodies(self) -> None:
+    if self._task.place is not None:
+      positions = self._batch.expand('body_pos')  # the same array in every call
+      positions[:, self._task.movable] = self._task.place(self._goal)
 
 
 def _goal_shape(task: Task) -> tuple[int, ...]:

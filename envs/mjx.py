@@ -17,6 +17,7 @@ Letters as in `task.py`.
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 from typing import Any
 
@@ -108,8 +109,9 @@ class Mjx(Env):
       rng = jax.random.wrap_key_data(rng)
     start = self._task.reset(rng)
     qpos, qvel = (jnp.asarray(x, jnp.float32) for x in (start.qpos, start.qvel))
+    data = self._home.replace(qpos=qpos, qvel=qvel)
     with jax.numpy_rank_promotion('allow'):
-      data = _begin_step(self._model, self._home.replace(qpos=qpos, qvel=qvel))
+      data = _begin_step(self._placed(start.goal), data)
     none = jnp.zeros([])
     return State(
       pipeline_state=data,
@@ -124,7 +126,9 @@ class Mjx(Env):
     """Takes one control step with an action [A] in [-1, 1]."""
     task, goal = self._task, state.info['goal']
     data = state.pipeline_state.replace(ctrl=task.control(state.pipeline_state, action))
-    data, _ = jax.lax.scan(self._substep, data, length=task.substeps)
+    substep = functools.partial(self._substep, self._placed(goal))
+    is_last = jnp.arange(task.substeps) == task.substeps - 1
+    data, _ = jax.lax.scan(substep, data, is_last)
     return state.replace(
       pipeline_state=data,
       obs=task.observe(data, goal),
@@ -133,10 +137,25 @@ class Mjx(Env):
       metrics=state.metrics | {'success': task.success(data, goal).astype(jnp.float32)},
     )
 
-  def _substep(self, data: mjx.Data, _: None) -> tuple[mjx.Data, None]:
+  def _substep(
+    self, model: mjx.Model, data: mjx.Data, is_last: chex.Array
+  ) -> tuple[mjx.Data, None]:
     """A physics step, from and to where positions and velocities are up to date."""
     with jax.numpy_rank_promotion('allow'):
-      return _begin_step(self._model, _end_step(self._model, data)), None
+      data = _end_step(model, data)
+    if self._task.active is not None:
+      active = jnp.where(is_last, self._task.active(data), data.eq_active)
+      data = data.replace(eq_active=active)
+    with jax.numpy_rank_promotion('allow'):
+      return _begin_step(model, data), None
+
+  def _placed(self, goal: chex.Array) -> mjx.Model:
+    """Returns the model with the bodies where an episode puts them."""
+    if self._task.place is None:
+      return self._model
+    rows = jnp.asarray(self._task.movable)
+    positions = self._model.body_pos.at[rows].set(self._task.place(goal))
+    return self._model.replace(body_pos=positions)
 
 
 class AutoReset(Wrapper):

@@ -6,12 +6,11 @@ V-A.1. From one fixed configuration the arm brings its end effector e to a targe
 y, drawn afresh for every episode from a small cube. The action u is the joint
 velocity, as a part of what each joint may do:
 
-  r(x, u) = -c1 d(y, e(x)) - c2 u'u,    d(y, e) = huber(|y - e|)
-  huber(z) = z^2 / 2               where z <= delta,
-             delta (z - delta / 2) elsewhere.
+  r(x, u) = -c1 d(y, e(x)) - c2 u'u,    d(y, e) = huber(|y - e|),
 
-The paper prints neither c1, c2 and delta nor the cube's centre: configs do. Nothing
-ends the episode but its time limit. Letters as in `task.py`, with G = 3.
+with the Huber loss of `arrays.py`. The paper prints neither c1, c2 and delta nor the
+cube's centre: configs do. Nothing ends the episode but its time limit. Letters as in
+`task.py`, with G = 3.
 """
 
 from __future__ import annotations
@@ -74,9 +73,7 @@ class _Reach(NamedTuple):
     return xp.concatenate(parts, axis=-1).astype(np.float32)
 
   def reward(self, data: task.Data, goal: task.Array, action: task.Array) -> task.Array:
-    distance = self._distance(data, goal)
-    near = arrays.namespace(distance).minimum(distance, self.huber_delta)
-    huber = near * (distance - near / 2)  # both branches of the equation above
+    huber = arrays.huber(self._distance(data, goal), self.huber_delta)
     effort = (action * action).sum(axis=-1)
     reward = -self.distance_weight * huber - self.control_weight * effort
     return reward.astype(np.float32)
@@ -92,9 +89,7 @@ class _Reach(NamedTuple):
     return data.site_xpos[..., self.site, :]
 
   def _distance(self, data: task.Data, goal: task.Array) -> task.Array:
-    error = goal - self._end_effector(data)
-    squared = (error * error).sum(axis=-1)
-    return arrays.namespace(squared).sqrt(squared)
+    return arrays.distance(goal, self._end_effector(data))
 
 
 def make(
@@ -128,11 +123,11 @@ def make(
   Raises:
     ValueError: a number is out of its range.
   """
-  _require_positive('distance_weight', distance_weight)
-  _require_positive('huber_delta', huber_delta)
-  _require_positive('cube_edge', cube_edge)
-  _require_positive('success_distance', success_distance)
-  _require_positive('episode_steps', episode_steps)
+  task.require_positive('distance_weight', distance_weight)
+  task.require_positive('huber_delta', huber_delta)
+  task.require_positive('cube_edge', cube_edge)
+  task.require_positive('success_distance', success_distance)
+  task.require_positive('episode_steps', episode_steps)
   if not 0 <= control_weight < np.inf:
     raise ValueError(f'control_weight is {control_weight}: give a finite one >= 0')
   if not 0 < speed <= 1:
@@ -172,8 +167,3 @@ def make(
 def _load() -> mujoco.MjModel:
   asset = resources.files('armfarm.envs') / 'assets' / 'arm.xml'
   return mujoco.MjModel.from_xml_string(asset.read_text())
-
-
-def _require_positive(name: str, value: float) -> None:
-  if not 0 < value < np.inf:
-    raise ValueError(f'{name} is {value}: give a finite number above 0')

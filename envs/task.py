@@ -6,6 +6,7 @@ and a traced value. Letters, here and in every file of `envs`:
 
   [B] instances, absent for a single one    [O] observation    [A] action
   [Q] positions    [V] velocities    [U] actuators    [G] goal
+  [E] equality constraints    [M] bodies that an episode moves
 
 `data` is anything with MuJoCo's field names whose arrays end in the model's own
 axes: `mujoco.MjData`, `mujoco.batch.Batch`, `mujoco.mjx.Data`.
@@ -33,7 +34,8 @@ class Start(NamedTuple):
   Attributes:
     qpos: joint positions, [Q], rad or m.
     qvel: joint velocities, [V], rad/s or m/s.
-    goal: what the episode asks for, [G], in the task's own units.
+    goal: what was drawn for the episode, a target or where a door stands, [G], in the
+      task's own units.
   """
 
   qpos: Array
@@ -58,6 +60,13 @@ class Task(NamedTuple):
     success: `(data, goal [B G]) -> bool [B]`, read at the last step.
     terminated: `(data, goal [B G]) -> bool [B]`, the end of the MDP itself,
       never the time limit.
+    active: `data -> bool [B E]`, which equality constraints hold from now on. It is
+      asked after the last physics step of every control step, when positions,
+      velocities and `data.eq_active` are the only fields up to date. None: they never
+      change.
+    movable: bodies that stand elsewhere in every episode, [M], rows of `body_pos`.
+      They hang on the world: nothing else in a model follows from where those stand.
+    place: `goal [B G] -> [B M 3]`, where these bodies stand, m.
   """
 
   name: str
@@ -72,6 +81,9 @@ class Task(NamedTuple):
   reward: Callable[[Data, Array, Array], Array]
   success: Callable[[Data, Array], Array]
   terminated: Callable[[Data, Array], Array]
+  active: Callable[[Data], Array] | None = None
+  movable: tuple[int, ...] = ()
+  place: Callable[[Array], Array] | None = None
 
   @property
   def control_period(self) -> float:

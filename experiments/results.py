@@ -115,8 +115,9 @@ STORIES = {
   'bodies': Story(
     'The bodies against MuJoCo alone',
     'Reaching, observation and reward included: 1,024 instances on MJX against'
-    ' `mjx.step`, 64 on native MuJoCo against `mujoco.batch`, one thread; 64 instances'
-    ' on MJX in updates of NAF; blocks through each replay. Medians of rounds in turn.',
+    ' `mjx.step`, 64 on native MuJoCo against `mujoco.batch`, one thread, and the same'
+    ' of a door (`native_door`); 64 instances on MJX in updates of NAF; blocks through'
+    ' each replay. Medians of rounds in turn.',
     ('ratio', 'step_rate', 'step_in_updates', 'block_rate'),
     'python benchmarks/bodies.py',
   ),

@@ -5,6 +5,7 @@ import mujoco
 import numpy as np
 import pytest
 
+from armfarm import envs
 from armfarm.envs import host
 from armfarm.envs import reach
 
@@ -16,21 +17,28 @@ def task(numbers):
   return reach.make(**{**numbers['reach'], 'episode_steps': _STEPS})
 
 
+@pytest.fixture(params=sorted(envs.TASKS))
+def any_task(request, numbers):
+  numbers = numbers[request.param] | {'episode_steps': _STEPS}
+  return envs.TASKS[request.param](**numbers)
+
+
 def _keys(size, seed=0):
   return jax.random.split(jax.random.key(seed), size)
 
 
-def _actions(*shape):
-  return np.random.default_rng(0).uniform(-1, 1, (*shape, 7)).astype(np.float32)
+def _actions(*shape, size=7):
+  return np.random.default_rng(0).uniform(-1, 1, (*shape, size)).astype(np.float32)
 
 
 @pytest.mark.parametrize('threads', [1, 2])
-def test_a_batch_computes_what_single_instances_do(task, threads):
+def test_a_batch_computes_what_single_instances_do(any_task, threads):
+  task = any_task
   batch = host.HostBatch(task, size=16, threads=threads)
   singles = [host.Host(task) for _ in range(16)]
   first = [single.reset(key) for single, key in zip(singles, _keys(16), strict=True)]
   np.testing.assert_array_equal(batch.reset(_keys(16)), first)
-  for actions in _actions(_STEPS, 16):
+  for actions in _actions(_STEPS, 16, size=task.action_size):
     together = batch.step(actions)
     apart = [single.step(row) for single, row in zip(singles, actions, strict=True)]
     for mine, theirs in zip(together, zip(*apart, strict=True), strict=True):
@@ -52,12 +60,13 @@ def test_the_end_effector_is_seen_where_the_joints_put_it(task, size):
       np.testing.assert_allclose(row[14:17], data.site('end_effector').xpos, atol=1e-6)
 
 
-def test_some_instances_begin_anew_while_others_go_on(task):
+def test_some_instances_begin_anew_while_others_go_on(any_task):
+  task = any_task
   batch, untouched = (host.HostBatch(task, size=3, threads=1) for _ in range(2))
   alone = host.Host(task)
   batch.reset(_keys(3))
   untouched.reset(_keys(3))
-  actions = _actions(_STEPS, 3)
+  actions = _actions(_STEPS, 3, size=any_task.action_size)
   for step in range(5):
     batch.step(actions[step])
     untouched.step(actions[step])
@@ -95,6 +104,50 @@ def test_a_batch_refuses_sizes_that_make_no_sense(task):
       batch.reset(wrong)
   with pytest.raises(ValueError, match='one each'):
     batch.reset(_keys(3), ids=[0])
+
+
+@pytest.fixture
+def door(numbers):
+  return envs.TASKS['door_pull'](**numbers['door_pull'])
+
+
+def _open_the_door(door, scripts, body, steps):
+  """Lets a script act; returns the last observation."""
+  policy = scripts['door_pull'](door)
+  observation = body.reset(jax.random.key(5))
+  for _ in range(steps):
+    observation = body.step(policy(observation[None])[0]).observation
+  return observation
+
+
+def test_a_door_stands_in_one_model_alone(door):
+  before = door.model.body_pos.copy()
+  first, other = host.Host(door), host.Host(door)
+  seen = first.reset(jax.random.key(1))
+  assert not np.array_equal(seen, other.reset(jax.random.key(2)))
+  np.testing.assert_array_equal(first.step(np.zeros(7)).observation[17:23], seen[17:23])
+  np.testing.assert_array_equal(door.model.body_pos, before)
+
+
+@pytest.mark.parametrize('steps', [30, 60])  # the handle half turned, the door open
+def test_an_opening_door_is_restored_bit_for_bit(door, scripts, steps):
+  body = host.Host(door)
+  observation = _open_the_door(door, scripts, body, steps)
+  assert (observation[24] > 0.3, observation[23] < -0.1) == (True, steps == 60)
+  state = body.state()
+  single, batch = host.Host(door), host.HostBatch(door, size=2, threads=1)
+  single.restore(state)
+  batch.restore({name: np.stack([value] * 2) for name, value in state.items()})
+  policy = scripts['door_pull'](door)
+  for _ in range(30):
+    action = policy(observation[None])[0]
+    step = body.step(action)
+    observation = step.observation
+    for mine, theirs in zip(step, single.step(action), strict=True):
+      np.testing.assert_array_equal(mine, theirs)
+    for mine, theirs in zip(step, batch.step(np.stack([action] * 2)), strict=True):
+      np.testing.assert_array_equal([mine] * 2, theirs)
+  assert observation[23] < -0.1  # opened on
 
 
 def _opengl_is_missing():
@@ -155,3 +208,13 @@ def test_a_picture_shows_the_restored_state(camera):
   assert (camera.render('over_view', 64, 48) != first).any()
   camera.restore(state)
   np.testing.assert_array_equal(camera.render('over_view', 64, 48), first)
+
+
+def test_a_picture_shows_where_the_door_stands(camera, door):
+  del camera  # there is OpenGL
+  body = host.Host(door)
+  body.reset(jax.random.key(0))
+  first = body.render('over_view', 320, 240)
+  body.reset(jax.random.key(1))  # the same arm, another place
+  assert (body.render('over_view', 320, 240) != first).any(-1).mean() > 0.02
+  body.close()

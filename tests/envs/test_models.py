@@ -3,9 +3,13 @@
 from importlib import resources
 import xml.etree.ElementTree as ET
 
+import jax
 import mujoco
+from mujoco import mjx
 import numpy as np
 import pytest
+
+from armfarm import envs
 
 _ASSETS = sorted(
   path.name
@@ -41,9 +45,9 @@ def xml(request):
   return _text(request.param)
 
 
-@pytest.fixture
-def model(xml):
-  return mujoco.MjModel.from_xml_string(xml)
+@pytest.fixture(scope='module', params=sorted(envs.TASKS))
+def model(request, numbers):
+  return envs.TASKS[request.param](**numbers[request.param]).model
 
 
 @pytest.fixture
@@ -73,21 +77,31 @@ def test_nothing_is_silently_ignored(xml):
     assert not _UNSUPPORTED_ATTRIBUTES & set(element.attrib), element.attrib
 
 
-def test_geoms_are_primitives_and_collide_in_listed_pairs_alone(model):
-  assert set(model.geom_type) <= {int(kind) for kind in _PRIMITIVES}
+def test_primitives_collide_in_listed_pairs_alone(model):
+  colliding = np.concatenate([model.pair_geom1, model.pair_geom2])
+  assert set(model.geom_type[colliding]) <= {int(kind) for kind in _PRIMITIVES}
   assert not model.geom_contype.any()
   assert not model.geom_conaffinity.any()
   assert set(model.pair_dim) <= {3, 4}
+  assert _contact_slots(model) <= 30
 
 
-def test_joints_are_driven_by_bounded_velocities(model):
-  assert (model.actuator_biastype == mujoco.mjtBias.mjBIAS_AFFINE).all()
+def _contact_slots(model):
+  """How many contacts MJX makes room for."""
+  with jax.numpy_rank_promotion('allow'):
+    return mjx.make_data(model, impl='jax')._impl.contact.dist.size
+
+
+def test_joints_are_driven_by_bounded_velocities_or_torques(model):
+  is_servo = model.actuator_biastype == mujoco.mjtBias.mjBIAS_AFFINE
   gain, bias = model.actuator_gainprm, model.actuator_biasprm
-  np.testing.assert_array_equal(bias[:, 2], -gain[:, 0])  # force = kv (ctrl - qvel)
+  # force = kv (ctrl - qvel)
+  np.testing.assert_array_equal(bias[:, 2], np.where(is_servo, -gain[:, 0], 0))
   assert not bias[:, :2].any()
+  assert is_servo.sum() >= 6
   assert model.actuator_ctrllimited.all()
-  assert model.actuator_forcelimited.all()
-  driven = model.actuator_trnid[:, 0]
+  assert model.actuator_forcelimited[is_servo].all()
+  driven = model.actuator_trnid[is_servo, 0]
   assert (model.dof_armature[model.jnt_dofadr[driven]] >= 0.1).all()
 
 
@@ -95,7 +109,8 @@ def test_home_is_at_rest_and_off_the_limits(model):
   assert model.key(0).name == 'home'
   assert not model.key(0).qvel.any()
   assert not model.key(0).ctrl.any()
-  margin = np.deg2rad(15)
+  margin = np.zeros(model.njnt)  # 15 degrees for what is driven
+  margin[model.actuator_trnid[:, 0]] = np.deg2rad(15)
   home = model.key(0).qpos[model.jnt_qposadr]
   limited = model.jnt_limited.astype(bool)
   assert (home > model.jnt_range[:, 0] + margin)[limited].all()
@@ -107,7 +122,10 @@ def test_it_can_be_looked_at(model):
   assert model.nmat > 0  # without a material mjx.ray fails
   assert model.vis.global_.offwidth >= 640
   assert model.vis.global_.offheight >= 480
-  assert model.body('target').mocapid[0] >= 0
+
+
+def test_reach_shows_its_target(arm):
+  assert arm.body('target').mocapid[0] >= 0
 
 
 def test_the_arm_has_the_published_numbers(arm):
