@@ -36,6 +36,7 @@ Policy = Callable[[Array], Array]
 
 BLUE, ORANGE, GREEN, GREY = '#2b6cb0', '#dd6b20', '#2f855a', '#718096'
 _HOLD = 1.0  # s that an episode is shown after it succeeded
+_FRAME_RATE = 30.0  # Hz, at most
 
 
 class CannotDraw(Exception):
@@ -49,14 +50,12 @@ class Stage(NamedTuple):
     body: who acts.
     shoot: takes a picture of the present state, [H W 3], uint8.
     hertz: control steps/s.
-    scene: what an episode is called.
     close: frees what drawing took.
   """
 
   body: Environment
   shoot: Callable[[], np.ndarray]
   hertz: float
-  scene: str
   close: Callable[[], None]
 
 
@@ -124,7 +123,7 @@ def draw_curve(workdir: pathlib.Path) -> pathlib.Path:
   top, bottom = picture.subplots(2, 1, sharex=True)
   top.plot(curve.episodes, 100 * curve.success, '-o', color=BLUE, markersize=3.5)
   top.set(ylabel='success, %', ylim=(-4, 106))
-  top.set_title('Held-out targets', loc='left', fontsize=12)
+  top.set_title('Held-out episodes', loc='left', fontsize=12)
   training = np.arange(1, len(curve.totals) + 1)
   bottom.plot(
     training, curve.totals, color=GREY, alpha=0.4, linewidth=0.8, label='training'
@@ -182,7 +181,7 @@ def stage(
   check_opengl()
   body = Host(_drawn_quickly(task))
   shoot = functools.partial(body.render, camera, width, height)
-  return Stage(body, shoot, 1 / task.control_period, 'target', body.close)
+  return Stage(body, shoot, 1 / task.control_period, body.close)
 
 
 def foreign_stage(task: Foreign) -> Stage:
@@ -198,7 +197,7 @@ def foreign_stage(task: Foreign) -> Stage:
   except Exception as error:  # whatever the makers of environments raise
     reason = ' '.join(str(error).split())
     raise CannotDraw(f'{task.id} cannot be filmed: {reason}') from error
-  return Stage(body, body.render, body.hertz, 'episode', body.close)
+  return Stage(body, body.render, body.hertz, body.close)
 
 
 def film(
@@ -223,7 +222,8 @@ def film(
   path.parent.mkdir(parents=True, exist_ok=True)
   partial = path.with_name(f'.{path.name}')
   try:
-    _encode(_frames(stage, policy, keys), partial, stage.hertz)
+    every = math.ceil(stage.hertz / _FRAME_RATE)
+    _encode(_frames(stage, policy, keys, every), partial, stage.hertz / every)
   finally:
     stage.close()
   os.replace(partial, path)
@@ -263,11 +263,15 @@ def _drawn_quickly(task: Task) -> Task:
   return task._replace(model=model)
 
 
-def _frames(stage: Stage, policy: Policy, keys: chex.PRNGKey) -> Iterator[np.ndarray]:
+def _frames(
+  stage: Stage, policy: Policy, keys: chex.PRNGKey, every: int
+) -> Iterator[np.ndarray]:
+  """Yields a frame of `every` so many control steps, the first of each episode."""
   hold = math.ceil(_HOLD * stage.hertz)
   for number, key in enumerate(keys, 1):
-    text = f'{stage.scene} {number} of {len(keys)}'
-    for success in _episode(stage.body, policy, key, hold):
+    text = f'episode {number} of {len(keys)}'
+    episode = _episode(stage.body, policy, key, hold)
+    for success in itertools.islice(episode, None, None, every):
       frame = stage.shoot()
       even = frame[: len(frame) // 2 * 2, : frame.shape[1] // 2 * 2]  # mp4 has no odd
       yield _captioned(even, text, success)

@@ -211,7 +211,7 @@ def table(summary: dict[str, Any]) -> str:
   seconds = summary['wall_s_to_100']
   rows = {
     'task, agent': f'{summary["task"]}, {summary["agent"]}',
-    'success, held-out targets': f'{100 * summary["success"]:.0f} %',
+    'success, held-out episodes': f'{100 * summary["success"]:.0f} %',
     'return': f'{summary["return"]:.2f}',
     'episodes to 100 %': str(summary['episodes_to_100']),
     "episodes to 100 %, paper's criterion": str(summary['episodes_to_100_paper']),

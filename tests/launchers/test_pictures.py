@@ -128,6 +128,17 @@ def test_a_film_shows_every_target(drawable, tmp_path, success_distance, frames_
   assert moved[:60].mean() > 0.01  # above the caption
 
 
+def test_a_film_of_a_fast_task_keeps_its_speed(drawable, tmp_path):
+  task = reach.make(**_NUMBERS, episode_steps=24)._replace(substeps=2)  # at 100 Hz
+  path = tmp_path / 'a.mp4'
+  keys = jax.random.split(jax.random.key(0), 2)
+  stage = pictures.stage(task, width=120, height=90)
+  pictures.film(stage, lambda _: np.full(7, 0.3), keys, path)
+  frames, stream = _decoded(path, (90, 120))
+  assert ' 25 fps' in stream
+  assert len(frames) == 2 * (1 + 24 // 4)
+
+
 def test_a_film_leaves_the_task_as_it_was(drawable, tmp_path):
   task = reach.make(**_NUMBERS, episode_steps=1)
   before = task.model.vis.quality.shadowsize

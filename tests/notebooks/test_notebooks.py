@@ -77,7 +77,7 @@ def test_a_notebook_runs_and_shows(notebook, tmp_path):
   cells = _executed(notebook, tmp_path)
   types, text = _shown(cells['train'])
   assert 'image/png' in types
-  assert 'success, held-out targets' in text
+  assert 'success, held-out episodes' in text
   assert 'image/png' in _shown(cells['compare'])[0]
   assert not any(output.get('name') == 'stderr' for output in cells['train'].outputs)
   found = {path.name for path in (tmp_path / 'runs').iterdir()}
