@@ -84,3 +84,10 @@ class Problem:
 @pytest.fixture
 def problem():
   return Problem
+
+
+@pytest.fixture(scope='session')
+def problem_class():
+  """`problem`, for examples that share their fixtures; restores the precision."""
+  yield Problem
+  jax.config.update('jax_enable_x64', False)
