@@ -81,6 +81,12 @@ def symmetric(matrix: chex.Array) -> chex.Array:
   return 0.5 * (matrix + transpose(matrix))
 
 
+def rounding(like: chex.Array) -> chex.Array:
+  """Distance from 1 to the next number in the precision of an array, []."""
+  one = jnp.ones([], like.dtype)
+  return jnp.nextafter(one, 2.0 * one) - one
+
+
 def outer(vector: chex.Array) -> chex.Array:
   """Returns v v^T, [... X X], of v [... X]."""
   return vector[..., :, None] * vector[..., None, :]

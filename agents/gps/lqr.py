@@ -386,7 +386,7 @@ def improve(
     flow = lg.marginals(model.dynamics, found, model.initial)
     states = lg.state_marginals(flow, anchor.gain.shape[2])
   divergence = jnp.sum(lg.divergence(found, anchor, states))
-  rounding = jnp.sqrt(jnp.finfo(divergence.dtype).eps)
+  rounding = jnp.sqrt(lg.rounding(divergence))
   # NaN compares false: whatever is not a controller is not good.
   good = (s.reason <= INSIDE) & (divergence <= epsilon * (1.0 + rounding))
   good &= jnp.all(jnp.array([jnp.all(jnp.isfinite(x)) for x in found]))
