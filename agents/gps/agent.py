@@ -151,7 +151,7 @@ def variables(state: LearnerState) -> global_policy.Policy:
 def begin(parts: Parts, key: chex.PRNGKey) -> local.LocalState:
   """Returns a robot's state before its first rollout."""
   del key  # noise is drawn as each rollout begins
-  return local.begin(parts.config.local, tuple(parts.spec), parts.controller)
+  return local.begin(parts.config.local, parts.spec, parts.controller)
 
 
 def draw_noise(

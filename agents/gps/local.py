@@ -20,6 +20,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from armfarm.agents import types
 from armfarm.agents.gps import badmm
 from armfarm.agents.gps import costs
 from armfarm.agents.gps import dynamics
@@ -210,18 +211,16 @@ def check(options: Options) -> None:
     raise ValueError('badmm samples from its local controllers: set on_policy to False')
 
 
-def begin(
-  options: Options, sizes: tuple[int, int], controller: lg.Controller
-) -> LocalState:
+def begin(options: Options, spec: types.Spec, controller: lg.Controller) -> LocalState:
   """Returns the state before the first rollout.
 
   Args:
     options: numbers.
-    sizes: O and A.
+    spec: sizes of the boundary.
     controller: to begin with.
   """
   steps, state, kept = options.steps, options.state_size, options.remembered
-  observation, action = sizes
+  observation, action = spec
   z = state + action
   rollouts = Rollouts(
     jnp.zeros([kept, steps, observation]), jnp.zeros([kept, steps, action])
@@ -287,13 +286,13 @@ def _acted(
 def _append(replay: Replay, rollouts: Rollouts, behaviour: chex.Array) -> Replay:
   """Adds rollouts at the end; the oldest make room."""
   size = len(replay.behaviour)
-  joined = jax.tree.map(
+  kept, densities = jax.tree.map(
     lambda old, new: jnp.concatenate([old, new])[-size:],
     (replay.rollouts, replay.behaviour),
     (rollouts, behaviour),
   )
   count = jnp.minimum(replay.count + len(behaviour), size)
-  return Replay(*joined, count)
+  return Replay(kept, densities, count)
 
 
 def learn(

@@ -102,7 +102,7 @@ def mean(network: nn.Module, policy: Policy, observation: chex.Array) -> chex.Ar
   """The mean of pi(u|o), [... A], of observations [... O]."""
   flat = observation.reshape(-1, observation.shape[-1])
   inputs = normalize(policy.moments, flat)
-  found = network.apply({'params': policy.params}, inputs, train=False)
+  found = jnp.asarray(network.apply({'params': policy.params}, inputs, train=False))
   return found.reshape(*observation.shape[:-1], -1)
 
 
