@@ -20,13 +20,11 @@ def test_golden_penalty(double, golden, kind, case):
     np.testing.assert_allclose(x, expected, rtol=1e-8, atol=1e-10, err_msg=name)
 
 
-@pytest.mark.parametrize(('index', 'kind'), enumerate(costs.RAMPS, 1))
+@pytest.mark.parametrize(('index', 'kind'), list(enumerate(costs.RAMPS, 1)))
 def test_golden_ramp(double, golden, index, kind):
-  found = costs.ramp(kind, 15)
+  found = costs.ramp(kind, 15, final=10.0)
   np.testing.assert_allclose(found, golden('cost_terms')[f'ramp{index}'], rtol=1e-6)
-  last = costs.ramp(kind, 15, final=10.0)
-  np.testing.assert_allclose(last[-1], 10.0)
-  np.testing.assert_allclose(last[:-1], found[:-1])
+  assert costs.ramp(kind, 15)[-1] == 1.0
 
 
 def test_an_unknown_ramp_is_refused():
