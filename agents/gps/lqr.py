@@ -85,39 +85,42 @@ class Improvement(NamedTuple):
 
 
 class _Problem(NamedTuple):
-  """A problem in terms of v, the action relative to the anchor's mean.
+  """A problem in homogeneous coordinates, with v the action relative to the anchor.
+
+  With y = [x; 1], [Y], and w = [y; v], [W], means and quadratics are matrices alone.
 
   Attributes:
-    matrix: x' = matrix [x; v] + offset + w, [T X Z].
-    offset: likewise, [T X].
-    noise: covariance of w, [T X X].
-    costs: hessian [T Z Z] and gradient [T Z] of the cost of [x; v].
+    matrix: y' = matrix w + noise, [T Y W].
+    noise: covariance, [T Y Y].
+    hessian: the cost is w.hessian.w / 2 and a constant, [T W W].
     whiten: inverse of the anchor's factor, P = whiten^T whiten, [T A A].
     entropy: weight h of the entropy, [T].
   """
 
   matrix: chex.Array
-  offset: chex.Array
   noise: chex.Array
-  costs: tuple[chex.Array, chex.Array]
+  hessian: chex.Array
   whiten: chex.Array
   entropy: chex.Array
 
 
 class _Pass(NamedTuple):
-  """v = gain x + offset + e, e of precision factor factor^T / temperature.
+  """v = gain y + e, e of covariance temperature (factor factor^T)^-1.
 
   Attributes:
-    gain: [T A X].
-    offset: [T A].
+    gain: the last column is an offset, [T A Y].
     factor: Cholesky factor of Q_vv, lower, [T A A].
-    temperature: 1 + h / eta: the covariance is this times the inverse of Q_vv, [T].
+    temperature: 1 + h / eta, [T].
   """
 
   gain: chex.Array
-  offset: chex.Array
   factor: chex.Array
   temperature: chex.Array
+
+
+def _affine(gain: chex.Array, offset: chex.Array) -> chex.Array:
+  """[gain, offset], [T A Y] of [T A X] and [T A]."""
+  return jnp.concatenate([gain, offset[..., None]], axis=-1)
 
 
 def _relative(
@@ -126,22 +129,25 @@ def _relative(
   anchor: lg.Controller,
   entropy: chex.Array,
 ) -> _Problem:
-  """Changes variables to z = [x; K x + k + v]."""
-  steps, action, state = anchor.gain.shape
-  eye = jnp.eye(state + action, dtype=anchor.gain.dtype)
-  change = jnp.broadcast_to(eye, (steps, *eye.shape))
-  change = change.at[:, state:, :state].set(anchor.gain)
-  origin = jnp.pad(anchor.offset, ((0, 0), (state, 0)))
-  hessian = lg.symmetric(cost.hessian)
-  slope = cost.gradient + jnp.einsum('tyz,tz->ty', hessian, origin)
+  """Changes variables to w, of which u = [K, k] y + v."""
+  state = anchor.gain.shape[2]
+  shift = _affine(anchor.gain, anchor.offset)
+  moves, push = dynamics.matrix[:, :, :state], dynamics.matrix[:, :, state:]
+  top = jnp.concatenate([_affine(moves, dynamics.offset) + push @ shift, push], axis=2)
+  last = jnp.zeros_like(top[:, :1]).at[:, :, state].set(1.0)
+  hessian, gradient = lg.symmetric(cost.hessian), cost.gradient
+  uu = hessian[:, state:, state:]
+  uy = _affine(hessian[:, state:, :state], gradient[:, state:])
+  yy = _affine(hessian[:, :state, :state], gradient[:, :state])
+  row = jnp.pad(gradient[:, None, :state], ((0, 0), (0, 0), (0, 1)))
+  yy = jnp.concatenate([yy, row], axis=1)
+  vy = uy + uu @ shift
+  yy = lg.symmetric(yy + lg.transpose(uy) @ shift + lg.transpose(shift) @ vy)
+  upper = jnp.concatenate([yy, lg.transpose(vy)], axis=2)
   return _Problem(
-    matrix=dynamics.matrix @ change,
-    offset=dynamics.offset + jnp.einsum('txz,tz->tx', dynamics.matrix, origin),
-    noise=dynamics.covariance,
-    costs=(
-      lg.symmetric(lg.transpose(change) @ hessian @ change),
-      jnp.einsum('tyz,ty->tz', change, slope),
-    ),
+    matrix=jnp.concatenate([top, last], axis=1),
+    noise=jnp.pad(dynamics.covariance, ((0, 0), (0, 1), (0, 1))),
+    hessian=jnp.concatenate([upper, jnp.concatenate([vy, uu], axis=2)], axis=1),
     whiten=lg.inverse_factor(anchor.scale_tril),
     entropy=entropy,
   )
@@ -149,67 +155,64 @@ def _relative(
 
 def _backward(problem: _Problem, eta: chex.Array) -> _Pass:
   """Dynamic programming for cost / eta + KL; NaN where Q_vv is indefinite."""
-  state = problem.offset.shape[1]
+  size = problem.noise.shape[1]
   pull = lg.transpose(problem.whiten) @ problem.whiten
-  hessians, gradients = problem.costs
-  curvature = (hessians / eta).at[:, state:, state:].add(pull)
+  hessians = (problem.hessian / eta).at[:, size:, size:].add(pull)
 
   def step(
-    following: tuple[chex.Array, chex.Array], at: tuple[chex.Array, ...]
-  ) -> tuple[tuple[chex.Array, chex.Array], tuple[chex.Array, ...]]:
-    value, slope = following  # x.value.x / 2 + slope.x
-    matrix, offset, hessian, gradient = at
-    q_zz = hessian + matrix.T @ value @ matrix
-    q_z = gradient + matrix.T @ (slope + value @ offset)
-    q_vx = q_zz[state:, :state]
-    factor = jnp.linalg.cholesky(q_zz[state:, state:], symmetrize_input=False)
-    right = jnp.concatenate([q_vx, q_z[state:, None]], axis=1)
-    solved = -cho_solve((factor, True), right)
-    gain, shift = solved[:, :state], solved[:, state]
-    value = lg.symmetric(q_zz[:state, :state] + q_vx.T @ gain)
-    return (value, q_z[:state] + q_vx.T @ shift), (gain, shift, factor)
+    value: chex.Array, at: tuple[chex.Array, chex.Array]
+  ) -> tuple[chex.Array, tuple[chex.Array, chex.Array]]:
+    matrix, hessian = at
+    q = hessian + matrix.T @ value @ matrix
+    factor = jnp.linalg.cholesky(q[size:, size:], symmetrize_input=False)
+    gain = -cho_solve((factor, True), q[size:, :size])
+    value = lg.symmetric(q[:size, :size] + q[:size, size:] @ gain)
+    return value, (gain, factor)
 
-  end = jnp.zeros_like(problem.noise[0]), jnp.zeros_like(problem.offset[0])
-  steps = problem.matrix, problem.offset, curvature, gradients / eta
-  _, (gain, offset, factor) = jax.lax.scan(step, end, steps, reverse=True)
-  return _Pass(gain, offset, factor, 1.0 + problem.entropy / eta)
+  end = jnp.zeros_like(problem.noise[0])
+  _, found = jax.lax.scan(step, end, (problem.matrix, hessians), reverse=True)
+  return _Pass(*found, 1.0 + problem.entropy / eta)
 
 
-def _flow(problem: _Problem, found: _Pass, initial: lg.Gaussian) -> lg.Gaussian:
-  """Distribution of the state under a pass's controller, [T X] and [T X X]."""
-  state = problem.offset.shape[1]
-  push = problem.matrix[:, :, state:]
-  closed = problem.matrix[:, :, :state] + push @ found.gain
-  drift = problem.offset + jnp.einsum('txa,ta->tx', push, found.offset)
+def _second_moment(states: lg.Gaussian) -> chex.Array:
+  """E y y^T, [... Y Y], of states [... X]."""
+  mean = states.mean
+  y = jnp.concatenate([mean, jnp.ones_like(mean[..., :1])], axis=-1)
+  pad = [(0, 0)] * (mean.ndim - 1) + [(0, 1), (0, 1)]
+  return lg.outer(y) + jnp.pad(states.covariance, pad)
+
+
+def _flow(problem: _Problem, found: _Pass, initial: lg.Gaussian) -> chex.Array:
+  """E y y^T of each step under a pass's controller, [T Y Y]."""
+  size = problem.noise.shape[1]
+  push = problem.matrix[:, :, size:]
+  closed = problem.matrix[:, :, :size] + push @ found.gain
   root = solve_triangular(found.factor, lg.transpose(push), lower=True)
   shaken = found.temperature[:, None, None] * lg.transpose(root) @ root + problem.noise
 
   def step(
-    x: lg.Gaussian, at: tuple[chex.Array, chex.Array, chex.Array]
-  ) -> tuple[lg.Gaussian, lg.Gaussian]:
-    closed_t, drift_t, shaken_t = at
-    cov = closed_t @ x.covariance @ closed_t.T + shaken_t
-    return lg.Gaussian(closed_t @ x.mean + drift_t, lg.symmetric(cov)), x
+    moment: chex.Array, at: tuple[chex.Array, chex.Array]
+  ) -> tuple[chex.Array, chex.Array]:
+    closed_t, shaken_t = at
+    return closed_t @ moment @ closed_t.T + shaken_t, moment
 
-  return jax.lax.scan(step, initial, (closed, drift, shaken))[1]
+  return jax.lax.scan(step, _second_moment(initial), (closed, shaken))[1]
 
 
 def _divergence(problem: _Problem, found: _Pass, model: Model) -> chex.Array:
   """Sum over steps of KL from the anchor, from v alone: nothing large cancels."""
-  states = model.states
-  if states is None:
-    states = _flow(problem, found, model.initial)
+  if model.states is None:
+    moment = _flow(problem, found, model.initial)
+  else:
+    moment = _second_moment(model.states)
   gain = problem.whiten @ found.gain
-  offset = (problem.whiten @ found.offset[..., None])[..., 0]
-  mean = jnp.einsum('tax,tx->ta', gain, states.mean) + offset
+  squares = jnp.sum((gain @ moment) * gain, axis=(1, 2))
   # The covariance is temperature R^-T R^-1, R the factor of Q_vv.
   scale = solve_triangular(found.factor, lg.transpose(problem.whiten), lower=True)
   spread = found.temperature * jnp.sum(scale**2, axis=(1, 2))
-  size = offset.shape[1]
+  size = gain.shape[1]
   logs = lg.log_determinant(found.factor) - lg.log_determinant(problem.whiten)
   logs -= size * jnp.log(found.temperature)
-  squares = jnp.sum(mean**2, axis=1)
-  squares += jnp.sum((gain @ states.covariance) * gain, axis=(1, 2))
   return 0.5 * jnp.sum(squares + spread - size + logs)
 
 
@@ -325,8 +328,7 @@ def _search(
   options: Options,
 ) -> _Search:
   """Looks for the eta whose divergence is just inside epsilon."""
-  sizes = jax.tree.map(lambda x: jnp.max(jnp.abs(x)), problem.costs)
-  unit = jnp.maximum(*sizes)
+  unit = jnp.max(jnp.abs(problem.hessian))
   unit = jnp.where((unit > 0.0) & jnp.isfinite(unit), unit, 1.0)
   limits = jnp.array([options.min_eta, options.max_eta], eta.dtype)
   bounds = tuple(jnp.log(limits) + jnp.log(unit))
@@ -348,8 +350,8 @@ def _controller(anchor: lg.Controller, found: _Pass) -> lg.Controller:
   inverse = lg.inverse_factor(found.factor)
   cov = found.temperature[:, None, None] * (lg.transpose(inverse) @ inverse)
   return lg.Controller(
-    anchor.gain + found.gain,
-    anchor.offset + found.offset,
+    anchor.gain + found.gain[..., :-1],
+    anchor.offset + found.gain[..., -1],
     jnp.linalg.cholesky(cov, symmetrize_input=False),
   )
 

@@ -33,7 +33,8 @@ class Options(NamedTuple):
     damping: c: the covariance keeps its shape and is scaled by a^(1/c), a the mean
       variance of the weighted actions in units of the old one; 0 takes the weighted
       covariance itself.
-    covariance_floor: of its eigenvalues, in squared units of the action.
+    covariance_floor: added to its diagonal, in squared units of the action: no
+      eigenvalue is smaller.
   """
 
   epsilon: float
@@ -105,17 +106,19 @@ def temperature(
   low, high = jnp.log(min_temperature), jnp.log(jnp.maximum(above, min_temperature))
 
   def step(s: _Root) -> _Root:
-    eta = jnp.exp(s.guess)
-    weights = jax.nn.softmax(-costs / eta)
-    entropy = relative_entropy(costs, eta)
-    mean = jnp.sum(weights * costs)
-    slope = -jnp.sum(weights * ((costs - mean) / eta) ** 2)  # of KL in log eta
+    scaled = costs / jnp.exp(s.guess)
+    logs = jax.nn.log_softmax(-scaled)
+    share = jnp.exp(logs)
+    entropy = jnp.sum(share * logs) + jnp.log(len(costs))
+    mean = jnp.sum(share * scaled)
+    slope = -jnp.sum(share * (scaled - mean) ** 2)  # of KL in log eta
     warm = entropy > epsilon
     low, high = jnp.where(warm, s.guess, s.low), jnp.where(warm, s.high, s.guess)
     newton = s.guess - entropy / slope * jnp.log(entropy / epsilon)
     inside = (newton > low) & (newton < high)
     guess = jnp.where(inside, newton, 0.5 * (low + high))
-    near = jnp.abs(guess - s.guess) <= 4.0 * lg.rounding(guess)
+    # Newton's error is squared in a step: after this one it is rounding.
+    near = jnp.abs(guess - s.guess) <= jnp.sqrt(lg.rounding(guess))
     return _Root(low, high, guess, s.steps + 1, near | (high - low <= 0.0))
 
   start = _Root(low, high, high, jnp.int32(0), high <= low)
@@ -132,13 +135,6 @@ def weights(costs: chex.Array, temperatures: chex.Array) -> chex.Array:
 def costs_to_go(costs: chex.Array) -> chex.Array:
   """S_nt = sum_(j >= t) l_nj, [N T]."""
   return jnp.flip(jnp.cumsum(jnp.flip(costs, axis=1), axis=1), axis=1)
-
-
-def _floored(cov: chex.Array, floor: float) -> chex.Array:
-  """Cholesky factors of covariances [T A A] with eigenvalues of at least a floor."""
-  values, vectors = jnp.linalg.eigh(lg.symmetric(cov))
-  scaled = vectors * jnp.maximum(values, floor)[:, None]
-  return jnp.linalg.cholesky(lg.symmetric(scaled @ lg.transpose(vectors)))
 
 
 def reweigh(
@@ -167,7 +163,8 @@ def reweigh(
     variance = jnp.trace(white, axis1=1, axis2=2) / offset.shape[1]
     scale = variance ** (1.0 / options.damping)
     cov = scale[:, None, None] * lg.covariance(anchor)
-  return lg.Controller(anchor.gain, offset, _floored(cov, options.covariance_floor))
+  floor = options.covariance_floor * jnp.eye(offset.shape[1], dtype=cov.dtype)
+  return lg.Controller(anchor.gain, offset, jnp.linalg.cholesky(cov + floor[None]))
 
 
 def improve(
