@@ -156,7 +156,7 @@ def test_learns_to_be_at_the_goal(changes, iterations):
 
 
 class Update(NamedTuple):
-  """A learner with examples to learn from."""
+  """A learner with examples to learn from, and the agent compiled."""
 
   agent: Any
   learner: Any
@@ -173,14 +173,22 @@ def _setting():
     random.uniform(0.5, 1.5, 10),
   )
   learner = jax.jit(agent.init)(jax.random.key(0))
+  names = 'update', 'gradient', 'apply'
+  agent = agent._replace(**{name: jax.jit(getattr(agent, name)) for name in names})
   return Update(agent, learner, jax.tree.map(jnp.float32, examples))
 
 
 def test_update_is_apply_of_gradient(setting):
   agent, learner, examples = setting
-  whole = agent.update(learner, examples, jax.random.key(1))
-  parts = agent.apply(learner, agent.gradient(learner, examples))
-  chex.assert_trees_all_equal(whole, parts)
+  key = jax.random.key(1)
+  whole, parts = (learner, {}), (learner, {})
+  for _ in range(3):
+    whole = agent.update(whole[0], examples, jax.random.clone(key))
+    parts = agent.apply(parts[0], agent.gradient(parts[0], examples))
+  # Adam makes a whole step of a gradient that is nearly rounding.
+  jax.tree.map(
+    lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-5), whole, parts
+  )
   moved = jax.tree.map(lambda x, y: (x != y).any(), learner.policy, parts[0].policy)
   assert all(jax.tree.leaves(moved))
 
@@ -297,8 +305,9 @@ def test_initial_controllers():
   np.testing.assert_allclose(lg.mean_action(pd, first[None, None])[0], 0.0, atol=1e-6)
   np.testing.assert_allclose(pd.scale_tril, 2.0)
   guess = initial.Guess((2.0,), 1.0, 0.5, 1.0, 1.0, 0.05)
-  found = initial.guessed(guess, first, 40)
-  still = lg.mean_action(found, jnp.broadcast_to(first, (40, 3)) * jnp.array([1, 0, 1]))
+  rest = first.at[1].set(0.0)
+  found = initial.guessed(guess, rest, 40)
+  still = lg.mean_action(found, jnp.broadcast_to(rest, (40, 3)))
   np.testing.assert_allclose(still, 0.0, atol=1e-5)
   assert (found.gain[0, 0, :2] < 0.0).all()
   assert found.gain[0, 0, 2] == 0.0
