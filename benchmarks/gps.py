@@ -88,7 +88,7 @@ def standard_points() -> tuple[Any, gmm.Mixture]:
   data = make_data(_REMEMBERED, 1)
   points = dynamics.joint(data.states, data.actions).reshape(-1, 2 * _X + _A)
   points = (points - points.mean(0)) / points.std(0)
-  start = gmm.grow(
+  start = jax.jit(gmm.grow)(
     gmm.empty(_GAUSSIANS, points.shape[1]),
     points,
     jnp.ones(len(points)),
@@ -182,7 +182,7 @@ def main(argv: list[str]) -> None:
   del argv
   keep_to_one_core()
   jax.config.update('jax_enable_x64', True)
-  points, start = jax.jit(standard_points)()
+  points, start = standard_points()
   data, narrow = make_data(_N, 2), make_data(30, 3)
   eta = jnp.float64(1.0)
   iteration, improve = jax.jit(ours), jax.jit(search)

@@ -121,7 +121,10 @@ def temperature(
     near = jnp.abs(guess - s.guess) <= jnp.sqrt(lg.rounding(guess))
     return _Root(low, high, guess, s.steps + 1, near | (high - low <= 0.0))
 
-  start = _Root(low, high, high, jnp.int32(0), high <= low)
+  # KL is var / (2 eta^2) for large eta; costs that are all the same have no root.
+  spread = jnp.log(jnp.maximum(jnp.var(costs) / (2.0 * epsilon), min_temperature**2))
+  guess = jnp.clip(0.5 * spread, low, high)
+  start = _Root(low, high, guess, jnp.int32(0), high <= low)
   root = jax.lax.while_loop(lambda s: ~s.done & (s.steps < _NEWTON_STEPS), step, start)
   cold = relative_entropy(costs, min_temperature) <= epsilon
   return jnp.where(cold, min_temperature, jnp.exp(root.guess))
