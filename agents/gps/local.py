@@ -1,0 +1,577 @@
+"""The local half of guided policy search: rollouts in, lessons for the network out.
+
+  learn    rollouts -> memory, model of the dynamics, cost, size of the step
+  improve  controller <- argmin E[cost]  within a divergence, by LQR or PI2
+  teach    remembered observations -> (o, mean action, precision, weight)
+
+One local state belongs to one initial state, or one distribution of them. All of it
+computes in double precision within `armfarm.agents.gps.precision.double`.
+
+Letters as in `armfarm.agents.gps.linear_gaussian`, and [R] remembered rollouts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from armfarm.agents import types
+from armfarm.agents.gps import badmm
+from armfarm.agents.gps import costs
+from armfarm.agents.gps import dynamics
+from armfarm.agents.gps import importance
+from armfarm.agents.gps import linear_gaussian as lg
+from armfarm.agents.gps import lqr
+from armfarm.agents.gps import mdgps
+from armfarm.agents.gps import pi2
+from armfarm.agents.gps import policy as global_policy
+from armfarm.agents.gps import step as step_size
+
+ALGORITHMS = ('mdgps', 'badmm')
+OPTIMIZERS = ('lqr', 'pi2')
+MEASURES = ('model', 'rollouts')
+
+Cost = Callable[[chex.Array, chex.Array], costs.Expansion]
+
+
+class Options(NamedTuple):
+  """Every number of the local half.
+
+  Attributes:
+    algorithm: one of `ALGORITHMS`.
+    optimizer: one of `OPTIMIZERS`.
+    on_policy: whether the global policy acts, from the second iteration on.
+    state_size: X; the state is the beginning of an observation.
+    steps: T.
+    rollouts: N of an iteration.
+    remembered: R, at least N.
+    gaussians: most of the dynamics' mixture.
+    initial_variance: floor of the variance of x_0.
+    measure: one of `MEASURES`: over which states a divergence is taken, those that the
+      model predicts or those that were seen.
+    step_rule: one of `step_size.RULES`.
+    importance_horizon: see `importance.weigh`.
+    importance_limit: likewise.
+    step: size of steps.
+    dynamics: fit of the model.
+    lqr: search for eta.
+    pi2: search for the temperature.
+    badmm: multipliers and weights.
+  """
+
+  algorithm: str
+  optimizer: str
+  on_policy: bool
+  state_size: int
+  steps: int
+  rollouts: int
+  remembered: int
+  gaussians: int
+  initial_variance: float
+  measure: str
+  step_rule: str
+  importance_horizon: int
+  importance_limit: float
+  step: step_size.Options
+  dynamics: dynamics.Options
+  lqr: lqr.Options
+  pi2: pi2.Options
+  badmm: badmm.Options
+
+
+class Tools(NamedTuple):
+  """What the local half is built from.
+
+  Attributes:
+    network: of the global policy.
+    cost: `(observations [T O], actions [T A]) -> Expansion` in z, of one rollout.
+    options: numbers.
+  """
+
+  network: nn.Module
+  cost: Cost
+  options: Options
+
+
+class Rollouts(NamedTuple):
+  """What the robot did.
+
+  Attributes:
+    observation: [N T O].
+    action: as executed, [N T A].
+  """
+
+  observation: chex.Array
+  action: chex.Array
+
+
+class Replay(NamedTuple):
+  """Remembered rollouts, latest last.
+
+  Attributes:
+    rollouts: [R T ...].
+    behaviour: log density of their actions when they were made, [R T].
+    count: how many there are, [] int32.
+  """
+
+  rollouts: Rollouts
+  behaviour: chex.Array
+  count: chex.Array
+
+
+class Lesson(NamedTuple):
+  """What the latest rollouts said.
+
+  Attributes:
+    model: of the dynamics, and where to judge a divergence.
+    cost: mean expansion.
+    sampler: the controller that acted; the linearised policy if that did.
+  """
+
+  model: lqr.Model
+  cost: lg.Quadratic
+  sampler: lg.Controller
+
+
+class Report(NamedTuple):
+  """Numbers to log, each [] but the counts.
+
+  Attributes:
+    cost: mean summed cost of the latest rollouts.
+    divergence: of the improvement, nats over all steps.
+    passes: of the search for eta.
+    effective_share: of the remembered rollouts, after weighting.
+    log_likelihood: of the mixture.
+    reasons: how often each of `lqr.REASONS` ended an improvement, [5] int32.
+  """
+
+  cost: chex.Array
+  divergence: chex.Array
+  passes: chex.Array
+  effective_share: chex.Array
+  log_likelihood: chex.Array
+  reasons: chex.Array
+
+
+class LocalState(NamedTuple):
+  """All that one robot keeps.
+
+  Attributes:
+    controller: p, the latest.
+    iteration: lessons so far, [] int32.
+    clock: step of the rollout under way, [] int32.
+    noise: of that rollout, [T A].
+    eta: to start the next search from, [].
+    step: size of the next improvement.
+    memory: what the model's prior is fitted to.
+    replay: what the network is taught from.
+    lesson: the latest, for BADMM to improve on more than once.
+    multipliers: of BADMM; untouched by MDGPS.
+    report: of the latest improvement.
+  """
+
+  controller: lg.Controller
+  iteration: chex.Array
+  clock: chex.Array
+  noise: chex.Array
+  eta: chex.Array
+  step: step_size.State
+  memory: dynamics.Memory
+  replay: Replay
+  lesson: Lesson
+  multipliers: badmm.Multipliers
+  report: Report
+
+
+def check(options: Options) -> None:
+  """Raises ValueError unless every choice exists and every number can work."""
+  choices = {
+    'algorithm': ALGORITHMS,
+    'optimizer': OPTIMIZERS,
+    'measure': MEASURES,
+    'step_rule': step_size.RULES,
+  }
+  for name, allowed in choices.items():
+    value = getattr(options, name)
+    if value not in allowed:
+      raise ValueError(f'{name} is {value!r}; choose one of {allowed}')
+  if options.remembered < options.rollouts:
+    raise ValueError(
+      f'remembered is {options.remembered}, less than the {options.rollouts} rollouts'
+      ' of an iteration; remember at least those'
+    )
+  if options.optimizer == 'pi2':
+    pi2.check(options.pi2, options.rollouts)
+  if options.on_policy and options.algorithm == 'badmm':
+    raise ValueError('badmm samples from its local controllers: set on_policy to False')
+
+
+def begin(options: Options, spec: types.Spec, controller: lg.Controller) -> LocalState:
+  """Returns the state before the first rollout.
+
+  Args:
+    options: numbers.
+    spec: sizes of the boundary.
+    controller: to begin with.
+  """
+  steps, state, kept = options.steps, options.state_size, options.remembered
+  observation, action = spec
+  z = state + action
+  rollouts = Rollouts(
+    jnp.zeros([kept, steps, observation]), jnp.zeros([kept, steps, action])
+  )
+  flat = lg.Dynamics(
+    jnp.zeros([steps, state, z]),
+    jnp.zeros([steps, state]),
+    jnp.zeros([steps, state, state]),
+  )
+  start = lg.Gaussian(jnp.zeros([state]), jnp.zeros([state, state]))
+  cost = lg.Quadratic(
+    jnp.zeros([steps, z, z]), jnp.zeros([steps, z]), jnp.zeros([steps])
+  )
+  seen = lg.Gaussian(jnp.zeros([steps, state]), flat.covariance)
+  model = lqr.Model(flat, start, seen if options.measure == 'rollouts' else None)
+  nought, zero = jnp.zeros([]), jnp.int32(0)
+  reasons = jnp.zeros([len(lqr.REASONS)], jnp.int32)
+  return LocalState(
+    controller=controller,
+    iteration=zero,
+    clock=zero,
+    noise=jnp.zeros([steps, action]),
+    eta=jnp.ones([]),
+    step=step_size.begin(),
+    memory=dynamics.remember(kept, steps, state, action, options.gaussians),
+    replay=Replay(rollouts, jnp.zeros([kept, steps]), zero),
+    lesson=Lesson(model, cost, controller),
+    multipliers=badmm.begin(steps, action, options.badmm),
+    report=Report(nought, nought, zero, nought, nought, reasons),
+  )
+
+
+def states(options: Options, rollouts: Rollouts) -> chex.Array:
+  """The states of rollouts, [N T X]."""
+  return rollouts.observation[..., : options.state_size]
+
+
+def latest(options: Options, replay: Replay) -> Rollouts:
+  """The N latest rollouts."""
+  return jax.tree.map(lambda x: x[-options.rollouts :], replay.rollouts)
+
+
+def _acted(
+  tools: Tools, policy: global_policy.Policy, state: LocalState, rollouts: Rollouts
+) -> tuple[lg.Controller, chex.Array]:
+  """The controller that made rollouts, and log densities of their actions [N T]."""
+  options = tools.options
+  x = states(options, rollouts)
+  own = lg.log_density(state.controller, x, rollouts.action)
+  if not options.on_policy:
+    return state.controller, own
+  linear = global_policy.linearize(
+    tools.network, policy, rollouts.observation, options.state_size
+  )
+  first = state.iteration == 0
+  density = global_policy.log_density(
+    tools.network, policy, rollouts.observation, rollouts.action
+  )
+  sampler = mdgps.choose(first, state.controller, linear)
+  return sampler, jnp.where(first, own, density)
+
+
+def _append(replay: Replay, rollouts: Rollouts, behaviour: chex.Array) -> Replay:
+  """Adds rollouts at the end; the oldest make room."""
+  size = len(replay.behaviour)
+  kept, densities = jax.tree.map(
+    lambda old, new: jnp.concatenate([old, new])[-size:],
+    (replay.rollouts, replay.behaviour),
+    (rollouts, behaviour),
+  )
+  count = jnp.minimum(replay.count + len(behaviour), size)
+  return Replay(kept, densities, count)
+
+
+def learn(
+  tools: Tools,
+  policy: global_policy.Policy,
+  state: LocalState,
+  rollouts: Rollouts,
+  key: chex.PRNGKey,
+) -> LocalState:
+  """Takes in the rollouts of an iteration; the key is consumed.
+
+  Args:
+    tools: of the local half.
+    policy: the global one, as it is now.
+    state: under which the rollouts were made.
+    rollouts: [N T ...].
+    key: consumed.
+  """
+  options = tools.options
+  x = states(options, rollouts)
+  sampler, behaviour = _acted(tools, policy, state, rollouts)
+  expansion = jax.vmap(tools.cost)(rollouts.observation, rollouts.action)
+  points = jnp.concatenate([x, rollouts.action], axis=2)
+  report = state.report._replace(cost=jnp.mean(jnp.sum(expansion.value, axis=1)))
+  memory, model = state.memory, state.lesson.model
+  if options.optimizer == 'lqr':
+    found = dynamics.learn(memory, x, rollouts.action, options.dynamics, key)
+    memory, report = found.memory, report._replace(log_likelihood=found.log_likelihood)
+    start = dynamics.initial_state(x[:, 0], options.initial_variance)
+    apart = x - jnp.mean(x, axis=0)[None]
+    seen = lg.Gaussian(jnp.mean(x, axis=0), jnp.mean(lg.outer(apart), axis=0))
+    measure = seen if options.measure == 'rollouts' else None
+    model = lqr.Model(found.dynamics, start, measure)
+  lesson = Lesson(model, costs.average(expansion, points), sampler)
+  state = state._replace(
+    iteration=state.iteration + 1,
+    clock=jnp.zeros_like(state.clock),
+    memory=memory,
+    replay=_append(state.replay, rollouts, behaviour),
+    lesson=lesson,
+    report=report,
+  )
+  actual = yardstick(tools, policy, state, state.controller)
+  return state._replace(step=step_size.adjust(state.step, actual, options.step))
+
+
+def _linear(
+  tools: Tools, policy: global_policy.Policy, state: LocalState
+) -> lg.Controller:
+  """The policy linearised around the latest rollouts."""
+  options = tools.options
+  seen = latest(options, state.replay).observation
+  return global_policy.linearize(tools.network, policy, seen, options.state_size)
+
+
+def _flow(lesson: Lesson, controller: lg.Controller) -> lg.Gaussian:
+  """Marginals of a controller in the lesson's model."""
+  return lg.marginals(lesson.model.dynamics, controller, lesson.model.initial)
+
+
+def promised(
+  lesson: Lesson,
+  controller: lg.Controller,
+  linear: lg.Controller,
+  multipliers: badmm.Multipliers | None,
+) -> chex.Array:
+  """Expected cost of a controller in the lesson's model, [].
+
+  Args:
+    lesson: with model and cost.
+    controller: to judge.
+    linear: the policy, whose divergence counts for BADMM.
+    multipliers: of BADMM, None for MDGPS.
+  """
+  flow = _flow(lesson, controller)
+  expected = lg.expected_cost(lesson.cost, flow)
+  if multipliers is None:
+    return jnp.sum(expected)
+  seen = lg.state_marginals(flow, controller.gain.shape[2])
+  apart = lg.divergence(controller, linear, seen)
+  return badmm.regularized(expected, multipliers, apart)
+
+
+def yardstick(
+  tools: Tools,
+  policy: global_policy.Policy,
+  state: LocalState,
+  controller: lg.Controller,
+) -> chex.Array:
+  """The cost now, by which the size of steps is judged, [].
+
+  It is that of the global policy for MDGPS and that of the local controller for BADMM.
+  """
+  options = tools.options
+  if options.optimizer == 'pi2' or options.step_rule == 'mc':
+    return state.report.cost
+  linear = _linear(tools, policy, state)
+  if options.algorithm == 'badmm':
+    return promised(state.lesson, controller, linear, state.multipliers)
+  now = mdgps.choose(state.iteration == 1, controller, linear)
+  return promised(state.lesson, now, linear, None)
+
+
+class Setting(NamedTuple):
+  """One improvement to make.
+
+  Attributes:
+    anchor: to start from and to stay near.
+    cost: to lower.
+    sampled: cost of the latest rollouts, [N T], likewise.
+    entropy: weight of the controller's, [T].
+  """
+
+  anchor: lg.Controller
+  cost: lg.Quadratic
+  sampled: chex.Array
+  entropy: chex.Array
+
+
+def _setting(tools: Tools, state: LocalState, linear: lg.Controller) -> Setting:
+  """What the algorithm asks of an improvement."""
+  options, lesson = tools.options, state.lesson
+  rollouts = latest(options, state.replay)
+  sampled = jax.vmap(tools.cost)(rollouts.observation, rollouts.action).value
+  if options.algorithm == 'mdgps':
+    # PI2 weighs rollouts, so that it starts where they came from.
+    anchor = mdgps.choose(state.iteration == 1, lesson.sampler, linear)
+    anchor = lesson.sampler if options.optimizer == 'pi2' else anchor
+    nought = jnp.zeros_like(lesson.cost.constant)
+    return Setting(anchor, lesson.cost, sampled, nought)
+  cost = badmm.augment(lesson.cost, state.multipliers, linear)
+  x = states(options, rollouts)
+  sampled = badmm.sampled_costs(sampled, state.multipliers, linear, x, rollouts.action)
+  return Setting(lesson.sampler, cost, sampled, state.multipliers.weight)
+
+
+def _optimize(tools: Tools, state: LocalState, setting: Setting) -> lqr.Improvement:
+  """Improves by LQR or PI2."""
+  options = tools.options
+  if options.optimizer == 'pi2':
+    rollouts = latest(options, state.replay)
+    x = states(options, rollouts)
+    found = pi2.improve(
+      setting.anchor, x, rollouts.action, setting.sampled, options.pi2
+    )
+    apart = options.pi2.epsilon * options.steps
+    return lqr.Improvement(
+      found.controller,
+      state.eta,
+      jnp.asarray(apart, x.dtype),
+      jnp.int32(lqr.MET),
+      jnp.int32(0),
+    )
+  epsilon = step_size.epsilon(state.step, options.steps, options.step)
+  return lqr.improve(
+    state.lesson.model,
+    setting.cost,
+    setting.anchor,
+    epsilon,
+    state.eta,
+    setting.entropy,
+    options.lqr,
+  )
+
+
+def _promise(
+  tools: Tools,
+  state: LocalState,
+  setting: Setting,
+  found: lqr.Improvement,
+  linear: lg.Controller,
+) -> step_size.State:
+  """Notes what the improvement promises."""
+  options = tools.options
+  if options.optimizer == 'pi2':
+    return state.step
+  both = state.multipliers if options.algorithm == 'badmm' else None
+  after = promised(state.lesson, found.controller, linear, both)
+  before = promised(state.lesson, setting.anchor, linear, both)
+  if options.step_rule == 'mc':
+    before = state.report.cost
+  held = found.reason > lqr.INSIDE
+  return step_size.promise(state.step, before, after, held, options.step)
+
+
+def improve(
+  tools: Tools, policy: global_policy.Policy, state: LocalState
+) -> LocalState:
+  """Improves the controller on the latest lesson; BADMM may do so more than once.
+
+  Args:
+    tools: of the local half.
+    policy: the global one, as it is now.
+    state: after `learn`.
+  """
+  options = tools.options
+  linear = _linear(tools, policy, state)
+  setting = _setting(tools, state, linear)
+  found = _optimize(tools, state, setting)
+  held = found.reason > lqr.INSIDE
+  step = _promise(tools, state, setting, found, linear)
+  multipliers = state.multipliers
+  if options.algorithm == 'badmm':
+    multipliers = _multiply(tools, policy, state, found.controller, linear)
+  reasons = state.report.reasons.at[found.reason].add(1)
+  report = state.report._replace(
+    divergence=found.divergence, passes=found.passes, reasons=reasons
+  )
+  return state._replace(
+    controller=found.controller,
+    eta=jnp.where(held, jnp.ones_like(found.eta), found.eta),
+    step=step,
+    multipliers=multipliers,
+    report=report,
+  )
+
+
+def _multiply(
+  tools: Tools,
+  policy: global_policy.Policy,
+  state: LocalState,
+  controller: lg.Controller,
+  linear: lg.Controller,
+) -> badmm.Multipliers:
+  """BADMM's multipliers and weights for a new controller."""
+  options = tools.options
+  rollouts = latest(options, state.replay)
+  x = states(options, rollouts)
+  means = global_policy.mean(tools.network, policy, rollouts.observation)
+  new = badmm.ascend(state.multipliers, controller, means, x, options.badmm)
+  apart = x - jnp.mean(x, axis=0)[None]
+  seen = lg.Gaussian(jnp.mean(x, axis=0), jnp.mean(lg.outer(apart), axis=0))
+  divergence = lg.divergence(controller, linear, seen)
+  new = badmm.reweigh(new, divergence, options.badmm)
+  return badmm.bound(new, controller, options.badmm)
+
+
+def teach(tools: Tools, state: LocalState) -> tuple[global_policy.Examples, LocalState]:
+  """Labels every remembered observation with the latest controller.
+
+  Returns:
+    Examples [R T ...] as one batch [B ...], the weights of rollouts that do not exist
+    yet nought and their mean near 1; and the state, with its report.
+  """
+  options, replay = tools.options, state.replay
+  x = states(options, replay.rollouts)
+  size = len(replay.behaviour)
+  mask = (jnp.arange(size) >= size - replay.count).astype(x.dtype)
+  target = lg.log_density(state.controller, x, replay.rollouts.action)
+  horizon, limit = options.importance_horizon, options.importance_limit
+  weight = importance.weigh(target, replay.behaviour, mask, horizon, limit)
+  share = jnp.mean(importance.effective_share(weight, mask))
+  action = lg.mean_action(state.controller, x)
+  if options.algorithm == 'badmm':
+    action = badmm.targets(state.multipliers, state.controller, x)
+    w = state.multipliers.weight
+    weight = weight * (w / jnp.mean(w))[None]
+  precision = lg.precision(state.controller)
+  precision = jnp.broadcast_to(precision, (size, *precision.shape))
+  fields = replay.rollouts.observation, action, precision, weight
+  flat = (field.reshape(-1, *field.shape[2:]) for field in fields)
+  report = state.report._replace(effective_share=share)
+  return global_policy.Examples(*flat), state._replace(report=report)
+
+
+def label(
+  tools: Tools,
+  policy: global_policy.Policy,
+  state: LocalState,
+  rollouts: Any,
+  key: chex.PRNGKey,
+) -> tuple[global_policy.Examples, LocalState]:
+  """`learn`, `improve` and `teach`; the key is consumed."""
+  state = learn(tools, policy, state, Rollouts(*rollouts), key)
+  return teach(tools, improve(tools, policy, state))
+
+
+def relabel(
+  tools: Tools, policy: global_policy.Policy, state: LocalState
+) -> tuple[global_policy.Examples, LocalState]:
+  """`improve` and `teach` once more, for the policy as it is now, without rollouts."""
+  return teach(tools, improve(tools, policy, state))

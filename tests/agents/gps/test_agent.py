@@ -1,0 +1,317 @@
+"""The agent: a mass that learns to be at its goal, and what it owes its caller."""
+
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from armfarm.agents import types
+from armfarm.agents.gps import agent as gps
+from armfarm.agents.gps import badmm
+from armfarm.agents.gps import costs
+from armfarm.agents.gps import dynamics
+from armfarm.agents.gps import initial
+from armfarm.agents.gps import linear_gaussian as lg
+from armfarm.agents.gps import local
+from armfarm.agents.gps import lqr
+from armfarm.agents.gps import mixture
+from armfarm.agents.gps import pi2
+from armfarm.agents.gps import step
+
+_T, _X, _A = 12, 2, 1
+_SPEC = types.Spec(observation_size=3, action_size=_A)  # position, velocity, goal
+_LOCAL = local.Options(
+  algorithm='mdgps',
+  optimizer='lqr',
+  on_policy=False,
+  state_size=_X,
+  steps=_T,
+  rollouts=4,
+  remembered=8,
+  gaussians=2,
+  initial_variance=1e-6,
+  measure='model',
+  step_rule='laplace',
+  importance_horizon=1,
+  importance_limit=4.0,
+  step=step.Options(kl_step=1.0, min_multiplier=0.1, max_multiplier=5.0),
+  dynamics=dynamics.Options(1.0, 20, 1e-6, mixture.Options(1e-6, 1e-3, 50)),
+  lqr=lqr.Options(tolerance=0.1, min_eta=1e-8, max_eta=1e16, max_passes=50),
+  pi2=pi2.Options(1.0, 1e-3, 2.0, 1e-4),
+  badmm=badmm.Options(0.1, 0.01, 1e-3, 1.0, 1.0),
+)
+_CONFIG = gps.Config(
+  hidden=(16,),
+  learning_rate=5e-3,
+  weight_decay=0.0,
+  initial_variance=0.1,
+  precision_rate=0.1,
+  snapshot_period=50,
+  harm=10.0,
+  noise_deviation=1.0,
+  local=_LOCAL,
+)
+
+
+def _cost(observation, action):
+  """(q - goal)^2 + v^2 / 10 + u^2 / 100."""
+  weights = jnp.array([2.0, 0.2, 0.02])
+  distance = observation[:, 0] - observation[:, 2]
+  z = jnp.stack([distance, observation[:, 1], action[:, 0]], axis=1)
+  hessian = jnp.broadcast_to(jnp.diag(weights), (len(z), 3, 3)).astype(z.dtype)
+  gradient = (weights[None] * z).astype(z.dtype)
+  return costs.Expansion(0.5 * jnp.sum(gradient * z, axis=1), gradient, hessian)
+
+
+def _make(config=_CONFIG, **changes):
+  config = config._replace(local=config.local._replace(**changes))
+  first = initial.pd(initial.PD(0.2, 1.0, 0.1), jnp.zeros(_X), _T, _A)
+  return gps.make(_SPEC, config, _cost, first)
+
+
+class Loop:
+  """Rollouts, labels and updates in turn, on one thread."""
+
+  def __init__(self, agent, rollouts):
+    self.agent = agent
+    self._rollouts = rollouts
+    self._explore, self._act = jax.jit(agent.explore), jax.jit(agent.act)
+    self._update = jax.jit(agent.update)
+    self._random = np.random.default_rng(0)
+    self._keys = iter(jax.random.split(jax.random.key(0), 4000))
+    self.learner = jax.jit(agent.init)(next(self._keys))
+    self.state = agent.begin(next(self._keys))
+
+  def rollout(self, explore):
+    x, observations, actions = np.zeros(_X), [], []
+    for _ in range(_T):
+      o = jnp.asarray([*x, 0.5], jnp.float32)
+      key = next(self._keys)
+      if explore:
+        u, self.state = self._explore(self.learner.policy, self.state, o, key)
+      else:
+        u = self._act(self.learner.policy, o, key)
+      observations.append(o)
+      actions.append(u)
+      x = x + 0.2 * np.array([x[1], 2.0 * float(u[0])])
+      x = x + 1e-3 * self._random.normal(size=_X)
+    return jnp.stack(observations), jnp.stack(actions)
+
+  def iterate(self, updates=150):
+    parts = [self.rollout(True) for _ in range(self._rollouts)]
+    rollouts = local.Rollouts(*map(jnp.stack, zip(*parts, strict=True)))
+    policy = self.agent.variables(self.learner)
+    examples, self.state = self.agent.label(
+      policy, self.state, rollouts, next(self._keys)
+    )
+    self.train(examples, updates)
+    return examples
+
+  def train(self, examples, updates):
+    for key in jax.random.split(next(self._keys), updates):
+      rows = self._random.integers(0, len(examples.weight), 25)
+      minibatch = jax.tree.map(lambda x, rows=rows: x[rows], examples)
+      self.learner, self.metrics = self._update(self.learner, minibatch, key)
+
+  def test_cost(self):
+    return float(_cost(*self.rollout(False)).value.sum())
+
+
+@pytest.mark.parametrize(
+  ('changes', 'iterations'),
+  [
+    ({'algorithm': 'mdgps', 'optimizer': 'lqr'}, 5),
+    ({'algorithm': 'badmm', 'optimizer': 'lqr', 'measure': 'rollouts'}, 5),
+    ({'algorithm': 'badmm', 'optimizer': 'pi2', 'rollouts': 12, 'remembered': 12}, 5),
+    (
+      {
+        'algorithm': 'mdgps',
+        'optimizer': 'pi2',
+        'on_policy': True,
+        'rollouts': 12,
+        'remembered': 12,
+      },
+      6,
+    ),
+  ],
+  ids=lambda x: '-'.join(map(str, x.values())) if isinstance(x, dict) else str(x),
+)
+def test_learns_to_be_at_the_goal(changes, iterations):
+  # Standing still costs 12 / 4 = 3.
+  loop = Loop(_make(**changes), changes.get('rollouts', _LOCAL.rollouts))
+  own = []
+  for _ in range(iterations):
+    examples = loop.iterate()
+    own.append(float(loop.state.report.cost))
+    chex.assert_tree_all_finite((examples, loop.state, loop.learner))
+  assert own[-1] < 0.6 * own[0]
+  assert loop.test_cost() < 1.8
+  assert int(loop.state.report.reasons.sum()) == iterations
+  assert int(loop.state.iteration) == iterations
+  kinds = {x.dtype for x in jax.tree.leaves((examples, loop.state))}
+  assert kinds == {jnp.dtype(kind) for kind in ('f4', 'i4', 'bool')}
+
+
+class Update(NamedTuple):
+  """A learner with examples to learn from, and the agent compiled."""
+
+  agent: Any
+  learner: Any
+  examples: Any
+
+
+@pytest.fixture(name='setting', scope='module')
+def _setting():
+  agent, random = _make(), np.random.default_rng(1)
+  examples = gps.global_policy.Examples(
+    random.normal(size=[10, 3]),
+    random.normal(size=[10, 1]),
+    random.uniform(1.0, 2.0, [10, 1, 1]),
+    random.uniform(0.5, 1.5, 10),
+  )
+  learner = jax.jit(agent.init)(jax.random.key(0))
+  names = 'update', 'gradient', 'apply'
+  agent = agent._replace(**{name: jax.jit(getattr(agent, name)) for name in names})
+  return Update(agent, learner, jax.tree.map(jnp.float32, examples))
+
+
+def test_update_is_apply_of_gradient(setting):
+  agent, learner, examples = setting
+  key = jax.random.key(1)
+  whole, parts = (learner, {}), (learner, {})
+  for _ in range(3):
+    whole = agent.update(whole[0], examples, jax.random.clone(key))
+    parts = agent.apply(parts[0], agent.gradient(parts[0], examples))
+  # Adam makes a whole step of a gradient that is nearly rounding.
+  jax.tree.map(
+    lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-5), whole, parts
+  )
+  moved = jax.tree.map(lambda x, y: (x != y).any(), learner.policy, parts[0].policy)
+  assert all(jax.tree.leaves(moved))
+
+
+def test_a_worker_needs_no_optimizer(setting):
+  agent, learner, examples = setting
+  bare = learner._replace(optimizer=())
+  chex.assert_trees_all_equal(
+    agent.gradient(bare, examples), agent.gradient(learner, examples)
+  )
+
+
+def test_updates_trace_once_and_keep_averages(setting):
+  agent, learner, examples = setting
+  traces = []
+
+  @jax.jit
+  def update(*arguments):
+    traces.append(arguments)
+    return agent.update(*arguments)
+
+  for key in jax.random.split(jax.random.key(0), 3):
+    learner, metrics = update(learner, examples, key)
+  assert len(traces) == 1
+  assert metrics['rollbacks'] == 0
+  seen, mean = learner.policy.moments, examples.observation.mean(0)
+  assert seen.count == 30.0
+  np.testing.assert_allclose(seen.mean, mean, rtol=1e-4, atol=1e-6)
+  np.testing.assert_allclose(
+    learner.policy.precision,
+    gps.global_policy.mean_precision(examples),
+    rtol=1e-5,
+  )
+
+
+@pytest.mark.parametrize('kind', ['loss', 'gradient', 'harm'])
+def test_harm_is_rolled_back_and_counted(setting, kind):
+  agent, learner, examples = setting
+  once, _ = agent.update(learner, examples, jax.random.key(0))
+  gradients = agent.gradient(once, examples)
+  nans = jax.tree.map(lambda x: x * jnp.nan, gradients.params)
+  bad = {
+    'loss': gradients._replace(loss=jnp.float32(jnp.inf)),
+    'gradient': gradients._replace(params=nans),
+    'harm': gradients._replace(loss=10.1 * gradients.snapshot_loss),
+  }[kind]
+  after, metrics = agent.apply(once, bad)
+  assert metrics['rollbacks'] == after.rollbacks == 1
+  assert after.updates == once.updates
+  chex.assert_trees_all_equal(after.policy.params, learner.snapshot)
+  chex.assert_trees_all_equal(after.optimizer, learner.optimizer)
+  chex.assert_trees_all_equal(after.policy.moments, once.policy.moments)
+  fine, _ = agent.apply(once, gradients._replace(loss=9.9 * gradients.snapshot_loss))
+  assert fine.rollbacks == 0
+
+
+def test_explore_acts_by_the_clock(setting):
+  agent, learner, _ = setting
+  state = agent.begin(jax.random.key(0))
+  shifted = state.controller._replace(
+    offset=jnp.linspace(-0.5, 0.5, _T)[:, None],
+    scale_tril=jnp.full([_T, 1, 1], 1e-6),
+  )
+  state = state._replace(controller=shifted)
+  explore = jax.jit(agent.explore)
+  actions = []
+  for i in range(_T + 1):
+    key = jax.random.fold_in(jax.random.key(1), i)
+    u, state = explore(learner.policy, state, jnp.zeros(3), key)
+    actions.append(float(u[0]))
+  expected = [*np.linspace(-0.5, 0.5, _T), -0.5]
+  np.testing.assert_allclose(actions, expected, atol=1e-5)
+  assert state.clock == 1
+
+
+def test_noise_keeps_its_variance():
+  keys = jax.random.split(jax.random.key(0), 4000)
+  draw = jax.jit(jax.vmap(lambda key: gps.draw_noise(10, 1, 2.0, key)))
+  noise = np.asarray(draw(keys))[..., 0]
+  np.testing.assert_allclose(noise.std(0), 1.0, atol=0.05)
+  assert np.corrcoef(noise[:, 4], noise[:, 5])[0, 1] > 0.9
+  white = gps.draw_noise(4000, 1, 0.0, jax.random.key(1))[:, 0]
+  assert abs(np.corrcoef(white[1:], white[:-1])[0, 1]) < 0.05
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    ({'algorithm': 'x'}, "algorithm is 'x'; choose one of"),
+    ({'optimizer': 'x'}, "optimizer is 'x'; choose one of"),
+    ({'measure': 'x'}, "measure is 'x'; choose one of"),
+    ({'step_rule': 'x'}, "step_rule is 'x'; choose one of"),
+    ({'remembered': 3}, 'remembered is 3, less than the 4 rollouts'),
+    ({'optimizer': 'pi2', 'rollouts': 2}, 'use more rollouts or a smaller epsilon'),
+    ({'algorithm': 'badmm', 'on_policy': True}, 'set on_policy to False'),
+    ({'state_size': 4}, 'state_size is 4, but an observation has 3'),
+    ({'steps': 5}, 'the first controller has gains'),
+  ],
+)
+def test_what_cannot_be_is_refused(changes, message):
+  with pytest.raises(ValueError, match=message):
+    _make(**changes)
+
+
+def test_harm_of_one_is_refused():
+  with pytest.raises(ValueError, match='needs more than 1'):
+    _make(_CONFIG._replace(harm=1.0))
+
+
+def test_initial_controllers():
+  first = jnp.array([0.3, -0.2, 7.0])
+  pd = initial.pd(initial.PD(10.0, 0.1, 4.0), first, 3, 1)
+  np.testing.assert_allclose(pd.gain[0], [[-10.0, -1.0, 0.0]])
+  np.testing.assert_allclose(lg.mean_action(pd, first[None, None])[0], 0.0, atol=1e-6)
+  np.testing.assert_allclose(pd.scale_tril, 2.0)
+  guess = initial.Guess((2.0,), 1.0, 0.5, 1.0, 1.0, 0.05)
+  rest = first.at[1].set(0.0)
+  found = initial.guessed(guess, rest, 40)
+  still = lg.mean_action(found, jnp.broadcast_to(rest, (40, 3)))
+  np.testing.assert_allclose(still, 0.0, atol=1e-5)
+  assert (found.gain[0, 0, :2] < 0.0).all()
+  assert found.gain[0, 0, 2] == 0.0
+  states = jnp.asarray(np.random.default_rng(0).normal(size=[3, 3]), jnp.float32)
+  actions = jnp.array([[0.1], [0.2], [0.3]])
+  shown = initial.demonstrated(initial.PD(10.0, 0.1, 4.0), states, actions)
+  np.testing.assert_allclose(lg.mean_action(shown, states), actions, atol=1e-5)

@@ -1,0 +1,186 @@
+"""Fitted models: golden cases, known systems, few and degenerate rollouts."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from armfarm.agents.gps import dynamics
+from armfarm.agents.gps import mixture as gmm
+from armfarm.agents.gps import precision
+
+_MIXTURE = gmm.Options(ridge=1e-6, tolerance=1e-3, max_steps=100)
+_OPTIONS = dynamics.Options(
+  prior_weight=1.0, points_per_gaussian=40, regularization=1e-6, mixture=_MIXTURE
+)
+_learn = jax.jit(dynamics.learn, static_argnums=3)
+
+
+def test_golden_fit(double, golden):
+  known = golden('dyn_lr')
+  everywhere = dynamics.Regularization(known['in_regularization'], everywhere=True)
+  found = dynamics.fit(known['in_X'], known['in_U'], None, everywhere)
+  for x, name in zip(found, ['Fm', 'fv', 'dyn_covar'], strict=True):
+    expected = known[f'out_{name}']
+    error = jnp.max(jnp.abs(x - expected)) / jnp.max(jnp.abs(expected))
+    assert error < 1e-8, name
+
+
+def _rollouts(problem, seed, count, noise=0.01):
+  """States and actions of random rollouts of a known system."""
+  system = problem(0, steps=20).dynamics
+  random = np.random.default_rng(seed)
+  x, states = random.normal(size=[count, 3]), []
+  actions = random.normal(size=[count, 20, 2])
+  for t in range(20):
+    states.append(x)
+    z = np.concatenate([x, actions[:, t]], axis=1)
+    x = z @ np.asarray(system.matrix[t]).T + np.asarray(system.offset[t])[None]
+    x = x + noise * random.normal(size=x.shape)
+  return system, jnp.asarray(np.stack(states, 1)), jnp.asarray(actions)
+
+
+def _apart(found, system):
+  return float(jnp.abs(found.matrix[:-1] - system.matrix[:-1]).max())
+
+
+@pytest.mark.parametrize('everywhere', [False, True])
+def test_many_rollouts_give_the_system(double, problem, everywhere):
+  system, states, actions = _rollouts(problem, 1, 2000)
+  added = dynamics.Regularization(1e-9, everywhere)
+  found = dynamics.fit(states, actions, None, added)
+  assert _apart(found, system) < 5e-3
+  np.testing.assert_allclose(found.covariance[0], 1e-4 * np.eye(3), atol=1e-5)
+
+
+def test_the_regression_is_that_of_least_squares(double, problem):
+  _, states, actions = _rollouts(problem, 1, 12)
+  found = dynamics.fit(states, actions, None, dynamics.Regularization(0.0))
+  rows = np.concatenate([states[:, 3], actions[:, 3], np.ones([12, 1])], axis=1)
+  solution = np.linalg.lstsq(rows, states[:, 4], rcond=None)
+  np.testing.assert_allclose(found.matrix[3], solution[0][:5].T, rtol=1e-9)
+  np.testing.assert_allclose(found.offset[3], solution[0][5], rtol=1e-8, atol=1e-11)
+  error = states[:, 4] - rows @ solution[0]
+  np.testing.assert_allclose(found.covariance[3], error.T @ error / 12, atol=1e-12)
+
+
+def test_a_prior_makes_up_for_rollouts(double, problem):
+  # Four rollouts of five inputs: alone they leave directions open.
+  system, states, actions = _rollouts(problem, 1, 4)
+  memory = dynamics.remember(20, 20, 3, 2, 4)
+  memory = _learn(memory, *_rollouts(problem, 2, 12)[1:], _OPTIONS, jax.random.key(0))
+  found = _learn(memory.memory, states, actions, _OPTIONS, jax.random.key(1))
+  alone = dynamics.fit(states, actions, None, dynamics.Regularization(1e-6))
+  assert _apart(alone, system) > 0.5
+  assert _apart(found.dynamics, system) < 0.2
+
+
+def test_memory_keeps_the_latest(double, problem):
+  memory = dynamics.remember(7, 20, 3, 2, 2)
+  seen = []
+  for seed in range(3):
+    _, states, actions = _rollouts(problem, seed, 3)
+    seen.append(dynamics.joint(states, actions))
+    memory = _learn(memory, states, actions, _OPTIONS, jax.random.key(seed)).memory
+  np.testing.assert_array_equal(memory.points, np.concatenate(seen)[-7:])
+  assert memory.count == 7
+
+
+def _posterior(points, mean, scatter, weight, degrees):
+  """The normal-inverse-Wishart posterior, sum by sum."""
+  size, center = len(points), np.mean(points, axis=0)
+  total = scatter + sum(np.outer(y - center, y - center) for y in points)
+  total = total + size * weight / (size + weight) * np.outer(
+    center - mean, center - mean
+  )
+  return center, total / (size + degrees)
+
+
+def test_posterior_by_hand(double):
+  random = np.random.default_rng(0)
+  points, mean = random.normal(size=[4, 3]), random.normal(size=3)
+  scatter = np.diag([1.0, 2.0, 3.0])
+  prior = dynamics.Prior(mean, scatter, 0.5, 0.25)
+  found = dynamics.posterior(jnp.asarray(points), prior)
+  for x, y in zip(found, _posterior(points, mean, scatter, 0.5, 0.25), strict=True):
+    np.testing.assert_allclose(x, y, rtol=1e-12)
+
+
+def test_local_prior_has_the_moments_of_its_gaussians(double):
+  # Points right on two far Gaussians, one of three rollouts on the second.
+  mixture = gmm.Mixture(
+    jnp.array([0.5, 0.5]),
+    jnp.array([[0.0, 0.0], [100.0, 0.0]]),
+    jnp.stack([jnp.eye(2), 2.0 * jnp.eye(2)]),
+  )
+  points = jnp.array([[[0.0, 0.0]], [[0.0, 0.0]], [[100.0, 0.0]]])
+  prior = dynamics.local_prior(mixture, points, jnp.float64(20.0), 2.0)
+  np.testing.assert_allclose(prior.mean, [[100.0 / 3.0, 0.0]])
+  spread = 100.0**2 * 2.0 / 9.0
+  expected = 2.0 * (4.0 / 3.0 * np.eye(2) + np.diag([spread, 0.0]))
+  np.testing.assert_allclose(prior.scatter[0], expected, rtol=1e-12)
+  assert prior.mean_weight == 2.0
+  np.testing.assert_allclose(prior.degrees, 2.0 * 16.0 / 20.0)
+
+
+@pytest.mark.parametrize('kind', ['one', 'same', 'still', 'unstable', 'huge'])
+def test_degenerate_rollouts_give_a_model(double, problem, kind):
+  _, states, actions = _rollouts(problem, 1, 1 if kind == 'one' else 4)
+  if kind == 'same':
+    states, actions = (jnp.repeat(x[:1], 4, 0) for x in (states, actions))
+  if kind == 'still':
+    states, actions = jnp.zeros_like(states), jnp.zeros_like(actions)
+  if kind == 'unstable':
+    states = states * 2.0 ** jnp.arange(20.0)[None, :, None]
+  if kind == 'huge':
+    states = 1e9 * states
+  memory = dynamics.remember(8, 20, 3, 2, 4)
+  found = _learn(memory, states, actions, _OPTIONS, jax.random.key(0))
+  plain = dynamics.fit(states, actions, None, dynamics.Regularization(1e-6))
+  for model in (found.dynamics, plain):
+    assert all(bool(jnp.isfinite(x).all()) for x in model)
+    least = jnp.linalg.eigvalsh(model.covariance).min(axis=1)
+    most = jnp.abs(model.covariance).max(axis=(1, 2))
+    assert (least >= -1e-12 * most).all()
+
+
+def test_initial_state(double):
+  first = jnp.array([[1.0, 3.0], [3.0, 3.0]])
+  plain = dynamics.initial_state(first, 1e-6)
+  np.testing.assert_allclose(plain.mean, [2.0, 3.0])
+  np.testing.assert_allclose(plain.covariance, [[1.0, 0.0], [0.0, 1e-6]])
+  prior = dynamics.Prior(jnp.zeros(2), jnp.eye(2), 2.0, 2.0)
+  found = dynamics.initial_state(first, 1e-6, prior)
+  # N m / (N + m) = 1, N + n_0 = 4.
+  scatter = np.array([[5.0, 6.0], [6.0, 10.0]])
+  expected = plain.covariance + scatter / 4.0
+  np.testing.assert_allclose(found.covariance, expected)
+
+
+def test_double_precision_inside_and_single_outside(problem):
+  memory = dynamics.remember(8, 20, 3, 2, 4)
+  _, states, actions = _rollouts(problem, 1, 5, noise=1e-4)
+  traces = []
+
+  def learn(*arguments):
+    traces.append(jax.tree.map(lambda x: x.dtype, arguments[:3]))
+    return dynamics.learn(*arguments[:3], _OPTIONS, arguments[3])
+
+  learn_wide = precision.double(learn)
+  for seed in range(2):
+    found = learn_wide(memory, states, actions, jax.random.key(seed))
+  assert len(traces) == 1
+  assert traces[0][1] == jnp.float64
+  assert {x.dtype for x in jax.tree.leaves(found)} == {
+    jnp.dtype(d) for d in ('f4', 'i4')
+  }
+  assert jnp.zeros([]).dtype == jnp.float32
+  jax.config.update('jax_enable_x64', True)
+  wide = jax.tree.map(
+    lambda x: x.astype(jnp.float64) if x.dtype == jnp.float32 else x,
+    (memory, states, actions),
+  )
+  expected = _learn(*wide, _OPTIONS, jax.random.key(1)).dynamics
+  jax.config.update('jax_enable_x64', False)
+  for x, y in zip(found.dynamics, expected, strict=True):
+    np.testing.assert_allclose(x, y, rtol=1e-6, atol=1e-12)

@@ -1,0 +1,104 @@
+"""Linear-Gaussian controllers: golden cases, closed forms and samples."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+
+from armfarm.agents.gps import linear_gaussian as lg
+
+
+@pytest.mark.parametrize('case', [0, 1, 2])
+def test_golden_a_forward_pass(double, golden, case):
+  known = golden('lqr_pass')
+  new, old = known.controller(f'out{case}'), known.controller('in_prev')
+  flow = lg.marginals(known.dynamics(), new, known.initial())
+  found = {
+    'mu': flow.mean,
+    'sigma': flow.covariance,
+    'pred_cost_per_step': lg.expected_cost(known.cost(), flow),
+    'kl_per_step': lg.divergence(new, old, lg.state_marginals(flow, 6)),
+  }
+  for name, values in found.items():
+    expected = known[f'out{case}_{name}']
+    np.testing.assert_allclose(values, expected, rtol=1e-8, atol=1e-10, err_msg=name)
+
+
+def test_golden_divergence_under_the_anchor(double, golden):
+  known = golden('lqr_update')
+  new, old = known.controller('out'), known.controller('in_prev')
+  before = lg.marginals(known.dynamics(), old, known.initial())
+  found = lg.divergence(new, old, lg.state_marginals(before, 6))
+  np.testing.assert_allclose(found, known['out_kl_under_prev_per_step'], rtol=1e-8)
+
+
+def test_log_density_is_that_of_scipy(double, problem):
+  controller = problem(0).controller
+  random = np.random.default_rng(1)
+  states, actions = random.normal(size=[4, 8, 3]), random.normal(size=[4, 8, 2])
+  found = lg.log_density(controller, states, actions)
+  means, covs = lg.mean_action(controller, states), lg.covariance(controller)
+  expected = [
+    [
+      scipy.stats.multivariate_normal(m, c).logpdf(u)
+      for m, c, u in zip(*row, strict=True)
+    ]
+    for row in zip(means, [covs] * 4, actions, strict=True)
+  ]
+  np.testing.assert_allclose(found, expected, rtol=1e-10)
+
+
+def test_divergence_is_the_mean_log_ratio(double, problem):
+  # Against half a million samples: four standard errors.
+  new, old = problem(0).controller, problem(1).controller
+  flow = lg.marginals(problem(0).dynamics, new, problem(0).initial)
+  states = lg.state_marginals(flow, 3)
+  random = np.random.default_rng(2)
+  root = np.linalg.cholesky(states.covariance)
+  drawn = random.normal(size=[60_000, 8, 3])
+  x = states.mean[None] + jnp.einsum('txy,nty->ntx', root, drawn)
+  u = lg.sample_actions(new, x, random.normal(size=[60_000, 8, 2]))
+  ratio = lg.log_density(new, x, u) - lg.log_density(old, x, u)
+  error = ratio.std(0) / np.sqrt(len(ratio))
+  assert (abs(ratio.mean(0) - lg.divergence(new, old, states)) < 4.0 * error).all()
+
+
+def test_divergence_from_itself_is_nought(double, problem):
+  controller = problem(0).controller
+  flow = lg.marginals(problem(0).dynamics, controller, problem(0).initial)
+  own = lg.divergence(controller, controller, lg.state_marginals(flow, 3))
+  np.testing.assert_allclose(own, 0.0, atol=1e-14)
+
+
+def test_surprise_is_the_density_but_for_a_constant(double, problem):
+  controller = problem(0).controller
+  random = np.random.default_rng(3)
+  x, u = random.normal(size=[8, 3]), random.normal(size=[8, 2])
+  point = lg.Gaussian(np.concatenate([x, u], 1), np.zeros([8, 5, 5]))
+  normaliser = 0.5 * lg.log_determinant(controller.scale_tril) + np.log(2.0 * np.pi)
+  np.testing.assert_allclose(
+    lg.expected_cost(lg.surprise(controller), point) + normaliser,
+    -lg.log_density(controller, x, u),
+    rtol=1e-10,
+  )
+
+
+def test_precision_inverts_the_covariance(double, problem):
+  controller = problem(0).controller
+  product = lg.precision(controller) @ lg.covariance(controller)
+  np.testing.assert_allclose(product, np.broadcast_to(np.eye(2), (8, 2, 2)), atol=1e-12)
+
+
+def test_marginals_trace_once(problem):
+  traces = []
+
+  @jax.jit
+  def flow(*arguments):
+    traces.append(arguments)
+    return lg.marginals(*arguments)
+
+  for seed in range(3):
+    found = flow(problem(seed).dynamics, problem(seed).controller, problem(0).initial)
+  assert len(traces) == 1
+  assert found.mean.dtype == jnp.float32
