@@ -40,4 +40,4 @@ def double(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 # JAX 0.8 moved it.
-enable_x64 = getattr(jax, 'enable_x64', None) or experimental.enable_x64
+enable_x64 = jax.enable_x64 if hasattr(jax, 'enable_x64') else experimental.enable_x64
