@@ -145,7 +145,7 @@ def test_an_asynchronous_run(farm, left, replay):
 
 def test_a_paced_run_keeps_rates_and_logs_the_ratio(farm, left):
   run = left()
-  farm.run(run.workdir, '--runtime=async', run__pace=20, run__max_episodes=15)
+  farm.run(run.workdir, '--runtime=async', run__pace=5, run__max_episodes=15)
   ratios = [row['updates_per_step'] for row in run.rows('learner')]
   # 100 updates for 20 steps, or less where the machine does not keep up.
   assert 0 < ratios[-1] <= 5.5

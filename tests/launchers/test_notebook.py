@@ -38,7 +38,8 @@ def shown(monkeypatch):
 
 
 def test_a_cell_shows_lines_often_and_curves_now_and_then(shown, clock, tmp_path):
-  row = {'kind': 'evaluation', 'episodes': 20, 'success': 0.5, 'total': -3.0}
+  row = {'kind': 'evaluation', 'episodes': 20, 'updates': 9, 'seconds': 1.5}
+  row |= {'success': 0.5, 'total': -3.0}
   (tmp_path / 'metrics.jsonl').write_text(json.dumps(row) + '\n')
   live = notebook.LiveCurve(tmp_path, period=2.0)
   shown.clear()
