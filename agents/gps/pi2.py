@@ -115,10 +115,10 @@ def temperature(
     warm = entropy > epsilon
     low, high = jnp.where(warm, s.guess, s.low), jnp.where(warm, s.high, s.guess)
     newton = s.guess - entropy / slope * jnp.log(entropy / epsilon)
-    inside = (newton > low) & (newton < high)
+    inside = (newton >= low) & (newton <= high)
     guess = jnp.where(inside, newton, 0.5 * (low + high))
     # Newton's error is squared in a step: after this one it is rounding.
-    near = jnp.abs(guess - s.guess) <= jnp.sqrt(lg.rounding(guess))
+    near = inside & (jnp.abs(guess - s.guess) <= jnp.sqrt(lg.rounding(guess)))
     return _Root(low, high, guess, s.steps + 1, near | (high - low <= 0.0))
 
   # KL is var / (2 eta^2) for large eta; costs that are all the same have no root.
