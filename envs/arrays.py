@@ -20,6 +20,14 @@ def namespace(array: Any) -> Any:
   return np if isinstance(array, np.ndarray | np.generic) else jnp
 
 
+def aligned(vector: Any, array: Any) -> Any:
+  """Returns a vector [N] with the leading axes of an array [... N], each of one.
+
+  JAX is told to refuse to add them by itself.
+  """
+  return vector[(None,) * (array.ndim - 1)]
+
+
 def distance(x: Any, y: Any) -> Any:
   """Returns |x - y|, [...], of two arrays [... N] or one of them [N]."""
   error = x - y

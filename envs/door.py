@@ -127,8 +127,7 @@ class _Door(NamedTuple):
 
   def control(self, data: task.Data, action: task.Array) -> task.Array:
     del data
-    leading = (None,) * (action.ndim - 1)  # JAX is told to refuse to add axes
-    return action * self.max_velocity[leading]
+    return action * arrays.aligned(self.max_velocity, action)
 
   def observe(self, data: task.Data, goal: task.Array) -> task.Array:
     arm = len(_HOME)
@@ -147,9 +146,8 @@ class _Door(NamedTuple):
   def reward(self, data: task.Data, goal: task.Array, action: task.Array) -> task.Array:
     numbers = self.numbers
     reach = arrays.distance(self._handle_at_rest(goal), self._end_effector(data))
-    leading = (None,) * (action.ndim - 1)
     quaternion = data.xquat[..., self.rows.handle_body, :]
-    opening = arrays.distance(self.opened[leading], quaternion)
+    opening = arrays.distance(arrays.aligned(self.opened, action), quaternion)
     gained = self.offset - arrays.huber(opening, numbers.opening_delta)
     reward = (
       -numbers.distance_weight * arrays.huber(reach, numbers.distance_delta)
@@ -163,10 +161,6 @@ class _Door(NamedTuple):
     angle = self.side * data.qpos[..., self.rows.hinge]
     return angle >= np.deg2rad(self.numbers.success_angle)
 
-  def terminated(self, data: task.Data, goal: task.Array) -> task.Array:
-    del data
-    return arrays.namespace(goal).zeros(goal.shape[:-1], bool)
-
   @property
   def _center(self) -> np.ndarray:
     return np.asarray(self.numbers.hinge_center, np.float32)
@@ -175,8 +169,7 @@ class _Door(NamedTuple):
     return data.site_xpos[..., self.rows.hook, :]
 
   def _handle_at_rest(self, goal: task.Array) -> task.Array:
-    leading = (None,) * (goal.ndim - 1)
-    return goal + self.handle_at_rest[leading]
+    return goal + arrays.aligned(self.handle_at_rest, goal)
 
 
 def make(name: str, **numbers: Any) -> task.Task:
@@ -210,7 +203,7 @@ def make(name: str, **numbers: Any) -> task.Task:
     observe=functions.observe,
     reward=functions.reward,
     success=functions.success,
-    terminated=functions.terminated,
+    terminated=task.never,
     active=functions.latched,
     movable=(model.body('door/frame').id,),
     place=functions.place,

@@ -77,8 +77,7 @@ class _PickPlace(NamedTuple):
 
   def control(self, data: task.Data, action: task.Array) -> task.Array:
     del data
-    leading = (None,) * (action.ndim - 1)  # JAX is told to refuse to add axes
-    return action * self.max_ctrl[leading]
+    return action * arrays.aligned(self.max_ctrl, action)
 
   def observe(self, data: task.Data, goal: task.Array) -> task.Array:
     xp = arrays.namespace(data.qpos)
@@ -103,10 +102,6 @@ class _PickPlace(NamedTuple):
   def success(self, data: task.Data, goal: task.Array) -> task.Array:
     near = arrays.distance(goal, self._stick(data)) <= self.success_distance
     return near & (data.sensordata > 0).any(axis=-1)
-
-  def terminated(self, data: task.Data, goal: task.Array) -> task.Array:
-    del data
-    return arrays.namespace(goal).zeros(goal.shape[:-1], bool)
 
   def _stick(self, data: task.Data) -> task.Array:
     return data.geom_xpos[..., self.stick, :]
@@ -185,7 +180,7 @@ def make(
     observe=functions.observe,
     reward=functions.reward,
     success=functions.success,
-    terminated=functions.terminated,
+    terminated=task.never,
   )
 
 

@@ -64,8 +64,7 @@ class _Reach(NamedTuple):
 
   def control(self, data: task.Data, action: task.Array) -> task.Array:
     del data
-    leading = (None,) * (action.ndim - 1)  # JAX is told to refuse to add axes
-    return action * self.max_velocity[leading]
+    return action * arrays.aligned(self.max_velocity, action)
 
   def observe(self, data: task.Data, goal: task.Array) -> task.Array:
     parts = (data.qpos, data.qvel, self._end_effector(data), goal)
@@ -80,10 +79,6 @@ class _Reach(NamedTuple):
 
   def success(self, data: task.Data, goal: task.Array) -> task.Array:
     return self._distance(data, goal) <= self.success_distance
-
-  def terminated(self, data: task.Data, goal: task.Array) -> task.Array:
-    del data
-    return arrays.namespace(goal).zeros(goal.shape[:-1], bool)
 
   def _end_effector(self, data: task.Data) -> task.Array:
     return data.site_xpos[..., self.site, :]
@@ -160,7 +155,7 @@ def make(
     observe=functions.observe,
     reward=functions.reward,
     success=functions.success,
-    terminated=functions.terminated,
+    terminated=task.never,
   )
 
 

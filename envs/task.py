@@ -21,6 +21,8 @@ import chex
 import mujoco
 import numpy as np
 
+from armfarm.envs import arrays
+
 _ACTION_LIMIT = 1 + 1e-6  # lets float32 round past 1
 OBSERVATION_LIMIT = 100.0  # rad, rad/s or m; no task of ours is ever beyond
 
@@ -149,6 +151,12 @@ def checked_action(action: Array, shape: tuple[int, ...]) -> np.ndarray:
   if not np.abs(action).max() <= _ACTION_LIMIT:  # true of nan, too
     raise ValueError('action is not finite or outside [-1, 1]: clip it on purpose')
   return action
+
+
+def never(data: Data, goal: Array) -> Array:
+  """The `terminated` of tasks that nothing but their time limit ends, bool [B]."""
+  del data
+  return arrays.namespace(goal).zeros(goal.shape[:-1], bool)
 
 
 def require_positive(name: str, value: float) -> None:

@@ -164,7 +164,7 @@ class Supervisor:
     self._progress = progress
     self._lock = threading.Lock()
     self._tried = Request(Counters(), 0.0, None)
-    self._passed: Request | None = None  # whose policy the run ends with
+    self._passed: agent_types.Variables | None = None  # the policy the run ends with
     self._episode: Episode | None = None
     self._next_evaluation = options.evaluate_every
     self._next_checkpoint = options.checkpoint_every
@@ -217,8 +217,8 @@ class Supervisor:
 
   def finish(self) -> None:
     """Ends the run: sees to it that its policy was tried; saves the last checkpoint."""
-    tried = self._passed or self._tried.counters == self._trainer.counters
-    if self.done and not tried:
+    tried = self._tried.counters == self._trainer.counters
+    if self.done and self._passed is None and not tried:
       self.evaluate()
     self.save()
 
@@ -240,7 +240,7 @@ class Supervisor:
     self._tried = request._replace(variables=None)
     solved = self.criteria.met and trial.success == 1.0
     if solved and self._options.stop_when_solved:
-      self._passed = request
+      self._passed = request.variables
 
   def save(self) -> None:
     """Saves a checkpoint.
@@ -260,13 +260,13 @@ class Supervisor:
       'trainer': self._trainer.progress(),
       'criteria': criteria._asdict(),
       'tried': [tried.counters, tried.seconds],
-      'passed': passed and [passed.counters, passed.seconds],
+      'passed': passed is not None,
       'seconds': self.stopwatch.read(),
       'next': [evaluation, self._next_checkpoint],
       'metrics_bytes': position,
     }
     env_steps = self._trainer.counters.env_steps
-    policy = passed.variables if passed else self._trainer.variables()
+    policy = self._trainer.variables() if passed is None else passed
     trees = {'run': self._arrays(), 'policy': policy}
     self._checkpoints.save(env_steps, trees, progress)
 
@@ -276,8 +276,7 @@ class Supervisor:
     counters, seconds = progress['tried']
     self._tried = Request(Counters(*counters), seconds, None)
     if progress['passed'] and self._options.stop_when_solved:
-      counters, seconds = progress['passed']
-      self._passed = Request(Counters(*counters), seconds, policy)
+      self._passed = policy
     self.stopwatch = Stopwatch(progress['seconds'])
     self._next_evaluation, self._next_checkpoint = progress['next']
     self._began = (time.monotonic(), self._trainer.counters)
