@@ -68,6 +68,7 @@ def kinematics():
   return jax.vmap(places)
 
 
+@pytest.mark.usefixtures('optimized')
 def test_the_kinematics_of_an_arm_are_not_a_thousand_times_too_slow(kinematics):
   compiled = compiler.jit(kinematics)
   angles = jnp.linspace(-1.0, 1.0, 7 * _BATCH).reshape(_BATCH, 7)

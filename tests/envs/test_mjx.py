@@ -53,15 +53,9 @@ def bodies(tasks):
   """Name -> a batch of the task, compiled: `reset(keys)`, `step(state, actions)`."""
   made = {name: mjx.Mjx(tasks[name]) for name in _TASKS}
   return {
-    name: (_quickly(body.reset), _quickly(body.step)) for name, body in made.items()
+    name: [compiler.jit(jax.vmap(f)) for f in (body.reset, body.step)]
+    for name, body in made.items()
   }
-
-
-def _quickly(function):
-  """Compiles for many, in half the time: what is slower then runs for a second."""
-  options = compiler.options(jax.__version__, jax.default_backend())
-  unoptimized = {**options, 'xla_backend_optimization_level': 0}
-  return jax.jit(jax.vmap(function), compiler_options=unoptimized)
 
 
 @pytest.fixture(scope='module', params=_TASKS)

@@ -12,14 +12,6 @@ from armfarm.agents.gps import linear_gaussian as lg
 _GOLDEN = pathlib.Path(__file__).parent / 'golden'
 
 
-@pytest.fixture(autouse=True)
-def _quick_to_compile():
-  """Each function here runs for less time than its optimisation would take."""
-  jax.config.update('jax_disable_most_optimizations', True)
-  yield
-  jax.config.update('jax_disable_most_optimizations', False)
-
-
 @pytest.fixture
 def double():
   """Double precision for the whole of a test."""
