@@ -72,6 +72,36 @@ def door_pull() -> ConfigDict:
   return task
 
 
+def reach_torque() -> ConfigDict:
+  """Reaching for poses under torque control (Yahya et al. 2016, section V-A)."""
+  task = ConfigDict()
+  task.name = 'reach_torque'
+  task.torque = 0.1  # part of the joints' torque limits; ours: 7 rad/s^2 and more
+  task.spread = 0.4  # rad, of a goal's joint angles around the first ones; ours
+  task.distance_weight = 33.0  # reward per m^2; ours: far away, about -1 per m
+  task.control_weight = 0.001  # reward per squared action; ours: a tie-breaker
+  task.huber_delta = 0.03  # m; ours: as in reach
+  task.success_distance = 0.05  # m, mean of three points at the last step; ours
+  task.episode_steps = 100  # control steps at 20 Hz, 5 s; Yahya et al.: 20 Hz
+  return task
+
+
+def peg() -> ConfigDict:
+  """Putting a peg into a hole (Levine et al. 2016, and their published code)."""
+  task = ConfigDict()
+  task.name = 'peg'
+  task.torque = 0.1  # part of the joints' torque limits; ours: as in reach_torque
+  task.hole_x = 0.55  # m, from the arm's base; ours: well in reach
+  task.holes_y = (-0.2, -0.1, 0.1, 0.2)  # m, of the four conditions; the code's
+  task.perturbation = 0.0  # m along x and y at each reset; the paper's poses have one
+  task.distance_weight = 33.0  # reward per m^2; ours: far away, about -1 per m
+  task.control_weight = 0.001  # reward per squared action; ours: a tie-breaker
+  task.huber_delta = 0.03  # m; ours: as in reach
+  task.success_distance = 0.05  # m from the hole's bottom; ours: 4/5 of the way in
+  task.episode_steps = 100  # control steps at 20 Hz, 5 s; the code's
+  return task
+
+
 def gym(id: str) -> ConfigDict:
   """Any Gymnasium environment with Box spaces, by its id."""
   task = ConfigDict()
@@ -94,6 +124,8 @@ TASKS = {
   'door_push': door_push,
   'door_pull': door_pull,
   'pick_place': pick_place,
+  'reach_torque': reach_torque,
+  'peg': peg,
 }
 NAMES = (*TASKS, 'gym/ID')
 

@@ -9,8 +9,10 @@ from collections.abc import Callable
 import functools
 
 from armfarm.envs import door
+from armfarm.envs import peg
 from armfarm.envs import pick_place
 from armfarm.envs import reach
+from armfarm.envs import reach_torque
 from armfarm.envs.task import Task
 
 # Name -> `make`, which builds the task from its numbers (see `configs`).
@@ -19,4 +21,6 @@ TASKS: dict[str, Callable[..., Task]] = {
   'door_push': functools.partial(door.make, 'door_push'),
   'door_pull': functools.partial(door.make, 'door_pull'),
   'pick_place': pick_place.make,
+  'reach_torque': reach_torque.make,
+  'peg': peg.make,
 }

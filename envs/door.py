@@ -262,10 +262,7 @@ def _checked(numbers: Numbers) -> Numbers:
   for name in ('distance_weight', 'opening_weight', 'distance_delta', 'opening_delta'):
     task.require_positive(name, getattr(numbers, name))
   task.require_positive('episode_steps', numbers.episode_steps)
-  if not 0 <= numbers.control_weight < np.inf:
-    raise ValueError(
-      f'control_weight is {numbers.control_weight}: give a finite one >= 0'
-    )
+  task.require_not_negative('control_weight', numbers.control_weight)
   if not 0 < numbers.speed <= 1:
     raise ValueError(f'speed is {numbers.speed}: give a part of the limits in (0, 1]')
   for name in ('turned_angle', 'opened_angle', 'release_angle', 'success_angle'):

@@ -123,8 +123,7 @@ def make(
   task.require_positive('cube_edge', cube_edge)
   task.require_positive('success_distance', success_distance)
   task.require_positive('episode_steps', episode_steps)
-  if not 0 <= control_weight < np.inf:
-    raise ValueError(f'control_weight is {control_weight}: give a finite one >= 0')
+  task.require_not_negative('control_weight', control_weight)
   if not 0 < speed <= 1:
     raise ValueError(f'speed is {speed}: give a part of the velocity limits in (0, 1]')
   center = np.asarray(cube_center, np.float64)

@@ -15,15 +15,18 @@ axes: `mujoco.MjData`, `mujoco.batch.Batch`, `mujoco.mjx.Data`.
 from __future__ import annotations
 
 from collections.abc import Callable
+import functools
 from typing import Any, NamedTuple, Protocol
 
 import chex
+import jax
 import mujoco
 import numpy as np
 
 from armfarm.envs import arrays
 
 _ACTION_LIMIT = 1 + 1e-6  # lets float32 round past 1
+_INSTANCES = 0  # the seed of the instances of tasks that name none
 OBSERVATION_LIMIT = 100.0  # rad, rad/s or m; no task of ours is ever beyond
 
 Array = Any  # numpy or JAX: a task computes in the arrays that it is given
@@ -69,6 +72,9 @@ class Task(NamedTuple):
     movable: bodies that stand elsewhere in every episode, [M], rows of `body_pos`.
       They hang on the world: nothing else in a model follows from where those stand.
     place: `goal [B G] -> [B M 3]`, where these bodies stand, m.
+    instance: `(number, key) -> Start`, a numbered instance; the key perturbs it where
+      the task does so. It raises ValueError for a number that there is not. None: the
+      number decides the key of `reset`.
   """
 
   name: str
@@ -86,6 +92,7 @@ class Task(NamedTuple):
   active: Callable[[Data], Array] | None = None
   movable: tuple[int, ...] = ()
   place: Callable[[Array], Array] | None = None
+  instance: Callable[[int, chex.PRNGKey], Start] | None = None
 
   @property
   def control_period(self) -> float:
@@ -159,7 +166,37 @@ def never(data: Data, goal: Array) -> Array:
   return arrays.namespace(goal).zeros(goal.shape[:-1], bool)
 
 
+def instance(task: Task, number: int) -> Task:
+  """Returns the same task, whose `reset` begins in one numbered instance alone.
+
+  Guided policy search teaches and tests instance by instance; a body is made of each.
+
+  Raises:
+    ValueError: there is no such number.
+  """
+  if number < 0:
+    raise ValueError(f'instance is {number}: give 0 or more')
+  draw = task.instance or functools.partial(_drawn, task.reset)
+  reset = functools.partial(draw, number)
+  jax.eval_shape(reset, jax.random.key(0))  # refuses a number now, not at a reset
+  return task._replace(reset=reset, instance=draw)
+
+
+def _drawn(
+  reset: Callable[[chex.PRNGKey], Start], number: int, key: chex.PRNGKey
+) -> Start:
+  """The instance of a task that names none: always the same draw."""
+  del key
+  return reset(jax.random.fold_in(jax.random.key(_INSTANCES), number))
+
+
 def require_positive(name: str, value: float) -> None:
   """Raises ValueError for a task's number that is not finite and above 0."""
   if not 0 < value < np.inf:
     raise ValueError(f'{name} is {value}: give a finite number above 0')
+
+
+def require_not_negative(name: str, value: float) -> None:
+  """Raises ValueError for a task's number that is not finite and at least 0."""
+  if not 0 <= value < np.inf:
+    raise ValueError(f'{name} is {value}: give a finite one >= 0')

@@ -32,7 +32,7 @@ from armfarm.agents.gps import pi2
 from armfarm.agents.gps import policy as global_policy
 from armfarm.agents.gps import step as step_size
 
-ALGORITHMS = ('mdgps', 'badmm')
+ALGORITHMS = ('mdgps', 'badmm', 'trajectory')
 OPTIMIZERS = ('lqr', 'pi2')
 MEASURES = ('model', 'rollouts')
 
@@ -43,7 +43,8 @@ class Options(NamedTuple):
   """Every number of the local half.
 
   Attributes:
-    algorithm: one of `ALGORITHMS`.
+    algorithm: one of `ALGORITHMS`; 'trajectory' improves a controller within a
+      divergence of itself, whatever the global policy has learned of it.
     optimizer: one of `OPTIMIZERS`.
     on_policy: whether the global policy acts, from the second iteration on.
     state_size: X; the state is the beginning of an observation.
@@ -207,8 +208,10 @@ def check(options: Options) -> None:
     )
   if options.optimizer == 'pi2':
     pi2.check(options.pi2, options.rollouts)
-  if options.on_policy and options.algorithm == 'badmm':
-    raise ValueError('badmm samples from its local controllers: set on_policy to False')
+  if options.on_policy and options.algorithm != 'mdgps':
+    raise ValueError(
+      f'{options.algorithm} samples from its local controllers: set on_policy to False'
+    )
 
 
 def begin(options: Options, spec: types.Spec, controller: lg.Controller) -> LocalState:
@@ -384,7 +387,7 @@ def yardstick(
 ) -> chex.Array:
   """The cost now, by which the size of steps is judged, [].
 
-  It is that of the global policy for MDGPS and that of the local controller for BADMM.
+  It is that of the global policy for MDGPS and that of the local controller otherwise.
   """
   options = tools.options
   if options.optimizer == 'pi2' or options.step_rule == 'mc':
@@ -392,7 +395,8 @@ def yardstick(
   linear = _linear(tools, policy, state)
   if options.algorithm == 'badmm':
     return promised(state.lesson, controller, linear, state.multipliers)
-  now = mdgps.choose(state.iteration == 1, controller, linear)
+  own = (state.iteration == 1) | (options.algorithm == 'trajectory')
+  now = mdgps.choose(own, controller, linear)
   return promised(state.lesson, now, linear, None)
 
 
@@ -417,10 +421,10 @@ def _setting(tools: Tools, state: LocalState, linear: lg.Controller) -> Setting:
   options, lesson = tools.options, state.lesson
   rollouts = latest(options, state.replay)
   sampled = jax.vmap(tools.cost)(rollouts.observation, rollouts.action).value
-  if options.algorithm == 'mdgps':
+  if options.algorithm != 'badmm':
     # PI2 weighs rollouts, so that it starts where they came from.
-    anchor = mdgps.choose(state.iteration == 1, lesson.sampler, linear)
-    anchor = lesson.sampler if options.optimizer == 'pi2' else anchor
+    own = options.optimizer == 'pi2' or options.algorithm == 'trajectory'
+    anchor = mdgps.choose((state.iteration == 1) | own, lesson.sampler, linear)
     nought = jnp.zeros_like(lesson.cost.constant)
     return Setting(anchor, lesson.cost, sampled, nought)
   cost = badmm.augment(lesson.cost, state.multipliers, linear)

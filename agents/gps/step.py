@@ -61,6 +61,8 @@ def begin() -> State:
 def adjust(state: State, actual: chex.Array, options: Options) -> State:
   """Adjusts the multiplier to what came of the last improvement.
 
+  Costs that are not finite, as of a model that explodes, make it fall the most.
+
   Args:
     state: with what it promised; if it was held, the multiplier stays.
     actual: cost now, [].
@@ -69,6 +71,7 @@ def adjust(state: State, actual: chex.Array, options: Options) -> State:
   promised = state.before - state.promised
   shortfall = promised - (state.before - actual)
   change = promised / (2.0 * jnp.maximum(_TINY, shortfall))
+  change = jnp.where(jnp.isfinite(change), change, _LEAST)
   change = jnp.where(state.held, 1.0, jnp.clip(change, _LEAST, _MOST))
   bounds = options.min_multiplier, options.max_multiplier
   return state._replace(multiplier=jnp.clip(change * state.multiplier, *bounds))

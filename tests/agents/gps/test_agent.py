@@ -283,7 +283,14 @@ def test_noise_keeps_its_variance():
     ({'step_rule': 'x'}, "step_rule is 'x'; choose one of"),
     ({'remembered': 3}, 'remembered is 3, less than the 4 rollouts'),
     ({'optimizer': 'pi2', 'rollouts': 2}, 'use more rollouts or a smaller epsilon'),
-    ({'algorithm': 'badmm', 'on_policy': True}, 'set on_policy to False'),
+    (
+      {'algorithm': 'badmm', 'on_policy': True},
+      'badmm samples .* set on_policy to False',
+    ),
+    (
+      {'algorithm': 'trajectory', 'on_policy': True},
+      'trajectory samples from its local',
+    ),
     ({'state_size': 4}, 'state_size is 4, but an observation has 3'),
     ({'steps': 5}, 'the first controller has gains'),
   ],
@@ -291,6 +298,22 @@ def test_noise_keeps_its_variance():
 def test_what_cannot_be_is_refused(changes, message):
   with pytest.raises(ValueError, match=message):
     _make(**changes)
+
+
+def test_a_trajectory_is_improved_whatever_the_policy_does():
+  agent = _make(algorithm='trajectory')
+  found, costs_of = [], []
+  for scale in (1.0, 100.0):  # an untaught policy, and another far from it
+    loop = Loop(agent, _LOCAL.rollouts)
+    params = jax.tree.map(lambda x, by=scale: by * x, loop.learner.policy.params)
+    policy = loop.learner.policy._replace(params=params)
+    loop.learner = loop.learner._replace(policy=policy)
+    for _ in range(4):
+      loop.iterate(updates=0)
+      costs_of.append(float(loop.state.report.cost))
+    found.append(loop.state.controller)
+  jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5), *found)
+  assert costs_of[3] < 0.6 * costs_of[0]
 
 
 def test_harm_of_one_is_refused():

@@ -36,6 +36,14 @@ def test_multiplier_stays_in_its_bounds():
   np.testing.assert_allclose(_after(10.0, 6.0, 1e6, multiplier=0.02), 0.01)
 
 
+@pytest.mark.parametrize(
+  ('promised', 'actual'),
+  [(6.0, np.nan), (6.0, np.inf), (np.nan, 8.0), (np.inf, np.inf)],
+)
+def test_costs_that_are_not_finite_make_it_fall(promised, actual):
+  np.testing.assert_allclose(_after(10.0, promised, actual), 0.1)
+
+
 def test_nothing_promised_changes_nothing():
   assert step.adjust(step.begin(), jnp.float32(1e9), _OPTIONS).multiplier == 1.0
 

@@ -1,0 +1,59 @@
+"""The cost of points that are to be at a goal: by hand and against autodiff."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from armfarm.agents.gps import costs
+from armfarm.agents.gps import reaching
+
+_OPTIONS = reaching.Options(
+  state_size=5,
+  points=2,
+  goal=6,
+  weights=(1.0, 0.5, 0.0),
+  penalty=costs.Penalty(l1=0.3, l2=2.0, alpha=1e-2, logarithmic=False),
+  ramp='linear',
+  final_weight=10.0,
+  effort=0.1,
+)
+_T, _O, _A = 4, 10, 2
+
+
+def _rollout():
+  random = np.random.default_rng(0)
+  return (jnp.asarray(random.normal(size=shape)) for shape in ((_T, _O), (_T, _A)))
+
+
+def test_the_value_by_hand(double):
+  observation, action = _rollout()
+  found = reaching.cost(_OPTIONS, observation, action)
+  ramp = [0.25, 0.5, 0.75, 10.0]
+  for o, u, value, r in zip(observation, action, found.value, ramp, strict=True):
+    d, w = np.asarray(o[2:5] - o[6:9]), r * np.array([1.0, 0.5, 0.0])
+    expected = (w * d**2).sum() + 0.3 * np.sqrt(1e-2 + ((w * d) ** 2).sum())
+    np.testing.assert_allclose(value, expected + 0.05 * (u @ u))
+
+
+def test_the_expansion_is_that_of_autodiff(double):
+  observation, action = _rollout()
+
+  def value(z):
+    moved = observation.at[:, :5].set(z[:, :5])
+    return reaching.cost(_OPTIONS, moved, z[:, 5:]).value
+
+  z = jnp.concatenate([observation[:, :5], action], axis=1)
+  found = reaching.cost(_OPTIONS, observation, action)
+  steps = np.arange(_T)
+  gradient = jax.jacobian(value)(z)[steps, steps]
+  hessian = jax.hessian(value)(z)[steps, steps, :, steps]
+  np.testing.assert_allclose(found.gradient, gradient, rtol=1e-10, atol=1e-12)
+  np.testing.assert_allclose(found.hessian, hessian, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize('kind', ['float32', 'float64'])
+def test_it_keeps_the_precision(double, kind):
+  observation, action = (x.astype(kind) for x in _rollout())
+  found = reaching.cost(_OPTIONS, observation, action)
+  assert {x.dtype for x in found} == {np.dtype(kind)}
