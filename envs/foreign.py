@@ -6,7 +6,7 @@ says at its last step or, where the environment does not say, if its return is h
 enough. There is no way back to a state of such an environment: see `state` in
 `task.Environment`.
 
-Letters as in `task.py`, and [I] instances picked from the batch.
+Letters as in `task.py`.
 """
 
 from __future__ import annotations
@@ -161,43 +161,6 @@ class ForeignHost:
     if self._running or self._success_return is None:
       return False
     return self._total >= self._success_return
-
-
-class ForeignBatch:
-  """B instances of a Gymnasium environment, stepped one after the other.
-
-  Attributes:
-    size: B.
-  """
-
-  def __init__(self, task: Foreign, size: int):
-    self.size = size
-    self._instances = [ForeignHost(task) for _ in range(size)]
-
-  def reset(self, keys: chex.PRNGKey) -> Array:
-    """Begins an episode in every instance; keys [B], observations [B O]."""
-    pairs = zip(self._instances, keys, strict=True)
-    return np.stack([instance.reset(key) for instance, key in pairs])
-
-  def step(self, actions: Array, ids: Array | None = None) -> Step:
-    """Takes one control step in some instances, in all by default.
-
-    Args:
-      actions: one for each instance of the call, [I A], in [-1, 1].
-      ids: the instances, [I]; None for all, in order.
-
-    Returns:
-      The step of these, as `ForeignHost.step` does.
-    """
-    rows = range(self.size) if ids is None else ids
-    pairs = zip(rows, actions, strict=True)
-    steps = [self._instances[row].step(action) for row, action in pairs]
-    return Step(*map(np.stack, zip(*steps, strict=True)))
-
-  def close(self) -> None:
-    """Frees what the environments hold."""
-    for instance in self._instances:
-      instance.close()
 
 
 def _open(id: str, episode_steps: int, render_mode: str | None = None) -> Any:

@@ -32,6 +32,8 @@ _PAPER = {
 _TASKS = tuple(dict.fromkeys(task for task, _ in _PAPER))
 # The same table: success, where it is not 100 %.
 _PAPER_SUCCESS = {('door_pull', 'linear-naf'): 5.0, ('door_push', 'linear-naf'): 40.0}
+# Transitions. With 200,000, all of what it had learned to avoid was forgotten again.
+_CAPACITY = {'pick_place': 1_000_000}  # Lillicrap et al. 2016
 _EVALUATE_EVERY = {'reach': 20}  # training episodes; the others have longer ones
 _METRICS = (
   'success',
@@ -64,6 +66,8 @@ def make_job(task: str, agent: str, seed: int) -> jobs.Job:
       '--config.agent.normalization=batch',
       f'--config.run.max_episodes={max_episodes(task, agent)}',
       f'--config.run.evaluate_every={_EVALUATE_EVERY.get(task, 50)}',
+      f'--config.replay.capacity={_CAPACITY.get(task, 200_000)}',
+      '--config.run.checkpoint_every=500',
       '--runtime=sync',
       '--nopictures',
     ),

@@ -52,6 +52,11 @@ def fail(error: BaseException | str) -> int:
   return 2
 
 
+def note(text: str) -> None:
+  """Tells the user something in one line."""
+  print(f'armfarm: {text}', file=sys.stderr)
+
+
 def parse(argv: list[str]) -> list[str]:
   """Parses flags; whatever is wrong with them, or the config, ends the program."""
   try:

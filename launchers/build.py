@@ -15,11 +15,14 @@ from ml_collections import ConfigDict
 from armfarm import agents
 from armfarm import envs
 from armfarm.agents import types as agent_types
+from armfarm.agents.gps import agent as gps
 from armfarm.envs import foreign
 from armfarm.envs import host
 from armfarm.envs.foreign import Foreign
+from armfarm.envs.serial import Serial
 from armfarm.envs.task import Environment
 from armfarm.envs.task import Task
+from armfarm.launchers import guided
 from armfarm.launchers.app import UserError
 from armfarm.replay import buffer as buffers
 from armfarm.replay import types
@@ -50,6 +53,9 @@ _RANGES = {
   'replay.batch_size': (1, math.inf),
   'replay.max_blocks': (1, math.inf),
   'run.collectors': (1, math.inf),
+  'run.updates_per_iteration': (1, math.inf),
+  'run.gradients_per_s': (0.001, math.inf),
+  'run.refresh': (0, math.inf),
   'run.environments': (1, math.inf),
   'run.devices': (1, math.inf),
   'run.block_steps': (1, math.inf),
@@ -73,15 +79,39 @@ class Keys(NamedTuple):
   evaluator: chex.PRNGKey
 
 
+class Experience(NamedTuple):
+  """What of experience is stored, and how."""
+
+  buffer: buffers.Buffer
+  item: types.Item
+
+
 class Parts(NamedTuple):
-  """What every process of a run is made of."""
+  """What every process of a run is made of; no experience where lessons are learned."""
 
   config: ConfigDict
   task: Task | Foreign
-  agent: agent_types.Agent
-  buffer: buffers.Buffer
-  item: types.Item
+  agent: Any
+  experience: Experience | None
   keys: Keys
+
+  @property
+  def own_task(self) -> Task:
+    """The task, which is one of ours."""
+    assert isinstance(self.task, Task)
+    return self.task
+
+  @property
+  def buffer(self) -> buffers.Buffer:
+    """Functions of the replay memory."""
+    assert self.experience is not None
+    return self.experience.buffer
+
+  @property
+  def item(self) -> types.Item:
+    """What is stored of a step."""
+    assert self.experience is not None
+    return self.experience.item
 
 
 @contextlib.contextmanager
@@ -104,8 +134,10 @@ def make_task(config: ConfigDict) -> Task | Foreign:
 
 def make_agent(
   config: ConfigDict, task: Task | Foreign, axis_name: str | None = None
-) -> agent_types.Agent:
+) -> Any:
   """Builds the agent of a config, whose updates may be mapped over devices."""
+  if is_guided(config):
+    return guided.make_agent(config, task)
   numbers = config.agent.to_dict()
   entry = named('agent', numbers.pop('name'), agents.AGENTS)
   spec = agent_types.Spec(task.observation_size, task.action_size)
@@ -128,12 +160,23 @@ def make_parts(config: ConfigDict) -> Parts:
   with user_errors():
     check_numbers(config)
     task = make_task(config)
-    spec = agent_types.Spec(task.observation_size, task.action_size)
-    item = types.item_template(spec)
-    samples = config.replay.batch_size * trainer_options(config).updates_per_call
-    buffer = buffers.make(item, config.replay.capacity, config.run.block_steps, samples)
+    experience = None if is_guided(config) else make_experience(config, task)
     keys = Keys(*jax.random.split(jax.random.key(config.seed), 3))
-    return Parts(config, task, make_agent(config, task), buffer, item, keys)
+    return Parts(config, task, make_agent(config, task), experience, keys)
+
+
+def is_guided(config: ConfigDict) -> bool:
+  """Whether local controllers teach, so that lessons take the place of experience."""
+  return config.agent.name == 'gps'
+
+
+def make_experience(config: ConfigDict, task: Task | Foreign) -> Experience:
+  """Builds the replay memory's functions."""
+  spec = agent_types.Spec(task.observation_size, task.action_size)
+  item = types.item_template(spec)
+  samples = config.replay.batch_size * trainer_options(config).updates_per_call
+  buffer = buffers.make(item, config.replay.capacity, config.run.block_steps, samples)
+  return Experience(buffer, item)
 
 
 def check_numbers(config: ConfigDict) -> None:
@@ -143,6 +186,8 @@ def check_numbers(config: ConfigDict) -> None:
     if name in rows and not least <= rows[name] <= most:
       limit = f'at least {least}' if most == math.inf else f'{least} to {most}'
       raise ValueError(f'{name} is {rows[name]}: give {limit}')
+  if is_guided(config):
+    guided.check_numbers(config)
   widths = config.agent.hidden
   if not all(isinstance(width, int) and width > 0 for width in widths):
     raise ValueError(f"agent.hidden is {widths}: give widths, as in '(100, 100)'")
@@ -234,7 +279,7 @@ def make_batch(task: Task | Foreign, size: int) -> BatchEnvironment:
   """Makes some instances of a task, for an evaluator."""
   if isinstance(task, Task):
     return host.HostBatch(task, size, threads=1)
-  return foreign.ForeignBatch(task, size)
+  return Serial([foreign.ForeignHost(task) for _ in range(size)])
 
 
 def make_collector(
@@ -258,12 +303,26 @@ def make_collector(
 
 def make_evaluator(parts: Parts) -> Evaluator:
   """Builds the evaluator with a batch of robots."""
-  run = parts.config.run
-  batch = make_batch(parts.task, run.held_out_episodes + run.fresh_episodes)
-  return Evaluator(parts.agent, batch, run.held_out_episodes, parts.keys.evaluator)
+  config = parts.config
+  if is_guided(config):
+    batch: BatchEnvironment = guided.make_batch(config, parts.own_task)
+    held_out = len(config.run.test_instances)
+  else:
+    held_out = config.run.held_out_episodes
+    batch = make_batch(parts.task, held_out + config.run.fresh_episodes)
+  return Evaluator(parts.agent, batch, held_out, parts.keys.evaluator)
 
 
 def variables_template(parts: Parts) -> Any:
-  """Returns variables with the shapes and types that travel."""
+  """Returns what acting needs, with its shapes and types."""
   learner = jax.jit(parts.agent.init)(jax.random.key(0))
   return parts.agent.variables(learner)
+
+
+def templates(parts: Parts) -> tuple[dict[str, Any], Any]:
+  """Returns what travels, zeros: by queue to the trainer, and from it."""
+  if is_guided(parts.config):
+    learner = jax.jit(parts.agent.init)(jax.random.key(0))
+    return guided.queues(parts.agent), gps.portable(learner)
+  block = types.block_template(parts.item, parts.config.run.block_steps)
+  return {'online': block}, variables_template(parts)

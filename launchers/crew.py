@@ -13,10 +13,7 @@ import time
 from types import TracebackType
 from typing import Protocol
 
-from armfarm.launchers import build
 from armfarm.launchers.app import UserError
-from armfarm.launchers.build import Parts
-from armfarm.replay import types
 from armfarm.workers.collector import Stop
 
 _JOIN = 30.0  # s that a worker may take to end
@@ -84,17 +81,20 @@ class Crew(Protocol):
 
 
 class ThreadCrew:
-  """Collectors as threads of this process; one that dies ends the run."""
+  """Collectors as threads of this process; one that dies ends the run.
 
-  def __init__(self, parts: Parts, replay: types.Replay):
+  Args:
+    make: returns what a collector does until it is told to stop, given its number and
+      its first episode.
+  """
+
+  def __init__(self, make: Callable[[int, int], Callable[[Stop], None]]):
     self._threads = Threads()
-    self._parts = parts
-    self._replay = replay
+    self._make = make
 
   def hire(self, number: int, first_episode: int) -> None:
     """See `Crew`."""
-    collector = build.make_collector(self._parts, self._replay, number, first_episode)
-    self._threads.start(f'collector {number}', collector.run)
+    self._threads.start(f'collector {number}', self._make(number, first_episode))
 
   def check(self, next_episode: Callable[[int], int]) -> None:
     """See `Crew`."""
@@ -119,6 +119,7 @@ class ProcessCrew:
   as the dead one may have used for blocks that are still on their way.
 
   Args:
+    role: the launcher that each is.
     workdir: of the run, where the config is.
     address: of the replay server.
     margin: blocks that may be on their way, in steps.
@@ -128,12 +129,15 @@ class ProcessCrew:
 
   def __init__(
     self,
+    role: str,
     workdir: pathlib.Path,
     address: str,
     margin: int,
     warn: Callable[[str], None],
     check_server: Callable[[], None],
   ):
+    self._role = role
+    self._compiled = (workdir / 'compiled').absolute()
     self._arguments = [f'--workdir={workdir}', f'--address={address}']
     self._margin = margin
     self._warn = warn
@@ -146,10 +150,11 @@ class ProcessCrew:
     """See `Crew`."""
     self._hired[number] = first_episode
     self._processes[number] = start_role(
-      'collector',
+      self._role,
       *self._arguments,
       f'--number={number}',
       f'--first_episode={first_episode}',
+      compiled=self._compiled,
     )
 
   def check(self, next_episode: Callable[[int], int]) -> None:
@@ -183,12 +188,24 @@ class ProcessCrew:
       end(process)
 
 
-def start_role(role: str, *arguments: str) -> subprocess.Popen[bytes]:
-  """Starts `armfarm.launchers.<role>` as a process that ends with this one."""
+def start_role(
+  role: str, *arguments: str, compiled: pathlib.Path | None = None
+) -> subprocess.Popen[bytes]:
+  """Starts `armfarm.launchers.<role>` as a process that ends with this one.
+
+  Args:
+    role: name of the launcher.
+    *arguments: its flags.
+    compiled: folder where JAX keeps what it has compiled for those who come later.
+  """
   command = [sys.executable, '-m', f'armfarm.launchers.{role}', *arguments]
   # A session of its own: Ctrl-C reaches this process alone, which then ends the others.
   environment = {**os.environ, 'CUDA_VISIBLE_DEVICES': '', 'JAX_PLATFORMS': 'cpu'}
   environment[_PARENT] = str(os.getpid())
+  if compiled:
+    environment['JAX_COMPILATION_CACHE_DIR'] = str(compiled)
+    environment['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
+    environment['JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES'] = '-1'
   return subprocess.Popen(command, start_new_session=True, env=environment)
 
 

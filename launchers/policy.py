@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import pathlib
-import sys
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +12,7 @@ import numpy as np
 
 from armfarm.agents import types as agent_types
 from armfarm.envs.task import Task
+from armfarm.launchers import app
 from armfarm.launchers import build
 from armfarm.launchers import pictures
 from armfarm.launchers import workdir as workdirs
@@ -35,11 +35,6 @@ class Loaded(NamedTuple):
   counters: dict[str, int]
 
 
-def note(text: str) -> None:
-  """Tells the user something in one line."""
-  print(f'armfarm: {text}', file=sys.stderr)
-
-
 def load(workdir: pathlib.Path) -> Loaded:
   """Reads the newest checkpoint that is whole.
 
@@ -48,7 +43,7 @@ def load(workdir: pathlib.Path) -> Loaded:
   """
   config = ConfigDict(workdirs.read_config(workdir)['config'])
   parts = build.make_parts(config)
-  checkpoints = Checkpoints(workdir / 'checkpoints', note)
+  checkpoints = Checkpoints(workdir / 'checkpoints', app.note)
   found = checkpoints.read()
   if found is None:
     raise UserError(f'{workdir} has no checkpoint yet: train for longer')
@@ -112,4 +107,4 @@ def draw(workdir: pathlib.Path, episodes: int = 5) -> None:
     path = film(load(workdir), workdir / 'videos' / 'policy.mp4', episodes, seed=0)
     print(f'  video  {path}')
   except pictures.CannotDraw as error:
-    note(str(error))
+    app.note(str(error))

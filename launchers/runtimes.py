@@ -12,9 +12,12 @@ from collections.abc import Callable
 from concurrent import futures
 import contextlib
 import queue
-from typing import Any, Protocol
+import time
+from typing import Any, NamedTuple, Protocol
 
 from armfarm.launchers import build
+from armfarm.launchers import guided
+from armfarm.launchers import pairs
 from armfarm.launchers.app import UserError
 from armfarm.launchers.build import Parts
 from armfarm.launchers.crew import Crew
@@ -23,6 +26,8 @@ from armfarm.replay import types
 from armfarm.workers.collector import Stop
 from armfarm.workers.evaluator import Evaluator
 from armfarm.workers.evaluator import Trial
+from armfarm.workers.local_worker import Rollout
+from armfarm.workers.local_worker import from_block
 from armfarm.workers.pacing import Pacer
 from armfarm.workers.supervisor import Request
 from armfarm.workers.supervisor import Supervised
@@ -106,19 +111,80 @@ class Sync:
     return block
 
 
+class Learner(NamedTuple):
+  """Who learns in an asynchronous run.
+
+  Attributes:
+    trainer: see `Trainer` and `ParameterServer`.
+    advance: takes what has arrived and learns; returns the episodes that ended.
+    ready: returns how many collectors have said that they are; None where it does not
+      matter, since the run begins with whoever is first.
+  """
+
+  trainer: Any
+  advance: Callable[[], list[Any]]
+  ready: Callable[[], int] | None = None
+
+
+def limited(parts: Parts, replay: types.Replay) -> Learner:
+  """A trainer that takes no block while updates are due: the ratio holds."""
+  trainer = build.make_trainer(parts, replay)
+
+  def advance() -> list[Episode]:
+    block = replay.take(_PATIENCE)
+    return trainer.advance(block) if block else []
+
+  return Learner(trainer, advance)
+
+
+def paced(parts: Parts, replay: types.Replay) -> Learner:
+  """A trainer that keeps its rate: takes what has arrived, updates by a clock."""
+  trainer = build.make_trainer(parts, replay)
+  hertz = parts.config.run.pace * build.TRAINER_HERTZ
+  pacer = Pacer(hertz / trainer.updates_per_call)
+
+  def advance() -> list[Episode]:
+    pacer.wait()
+    episodes = []
+    while block := replay.take(timeout=0.0):
+      episodes += trainer.ingest(block)
+    if trainer.warm:
+      trainer.train_once()
+    return episodes
+
+  return Learner(trainer, advance)
+
+
+def served(parts: Parts, replay: types.Replay, gradients: types.Replay) -> Learner:
+  """A parameter server that applies gradients as they arrive."""
+  server = pairs.make_server(parts, replay)
+
+  def advance() -> list[Rollout]:
+    parcel = gradients.take(_PATIENCE / 10)
+    while parcel:
+      server.receive(parcel)
+      parcel = gradients.take(timeout=0.0)
+    rollouts = []
+    while block := replay.take(timeout=0.0):
+      rollouts += server.note(from_block(block))
+    return rollouts
+
+  return Learner(server, advance, lambda: len(server.ready))
+
+
 class Async:
-  """Collectors and evaluator on their own, the trainer in this thread.
+  """Collectors and evaluator on their own, the learner in this thread.
 
   Args:
     parts: of the run.
-    replay: as the trainer sees it.
+    learner: who learns.
     crew: runs the collectors.
   """
 
-  def __init__(self, parts: Parts, replay: types.Replay, crew: Crew):
-    self.trainer = build.make_trainer(parts, replay)
+  def __init__(self, parts: Parts, learner: Learner, crew: Crew):
+    self.trainer = learner.trainer
+    self._learner = learner
     self._parts = parts
-    self._replay = replay
     self._crew = crew
     self._evaluator = build.make_evaluator(parts)
     self._requests: queue.Queue[tuple[Supervisor, Request]] = queue.Queue()
@@ -140,45 +206,37 @@ class Async:
 
   def run(self, supervisor: Supervisor, stop: Stop) -> None:
     """See `Runtime`."""
-    self.trainer.publish()
     with Threads() as threads, self._crew:
       threads.start('evaluator', self._evaluate)
-      for number in range(self._parts.config.run.collectors):
-        self._crew.hire(number, self.trainer.next_episode(number))
-      cycle = self._paced_cycle if self._parts.config.run.pace else self._limited_cycle
-      advance = cycle()
+      self._hire(threads, supervisor, stop)
+      self.trainer.publish()  # nobody has acted before
       self._running = True
       while not (supervisor.done or stop.is_set()):
-        supervisor.after(advance())
-        threads.check()
-        self._crew.check(self.trainer.next_episode)
+        supervisor.after(self._advance(threads))
     self._running = False
     self._serve_waiting()
 
-  def _limited_cycle(self) -> Callable[[], list[Episode]]:
-    """The ratio holds: no block is taken while updates are due."""
+  def _hire(self, threads: Threads, supervisor: Supervisor, stop: Stop) -> None:
+    """Hires all collectors, the first one first: it compiles what the others load."""
+    began = time.monotonic()
+    count = self._parts.config.run.collectors
+    for numbers in (range(1), range(1, count)):
+      for number in numbers:
+        self._crew.hire(number, self.trainer.next_episode(number))
+      self._wait(numbers.stop, threads, stop)
+    supervisor.stopwatch.skip(time.monotonic() - began)
 
-    def advance() -> list[Episode]:
-      block = self._replay.take(_PATIENCE)
-      return self.trainer.advance(block) if block else []
+  def _wait(self, count: int, threads: Threads, stop: Stop) -> None:
+    """Waits until so many collectors are ready, where that matters."""
+    ready = self._learner.ready
+    while ready and ready() < count and not stop.is_set():
+      self._advance(threads)
 
-    return advance
-
-  def _paced_cycle(self) -> Callable[[], list[Episode]]:
-    """Each keeps its rate: what has arrived is taken, updates follow a clock."""
-    hertz = self._parts.config.run.pace * build.TRAINER_HERTZ
-    pacer = Pacer(hertz / self.trainer.updates_per_call)
-
-    def advance() -> list[Episode]:
-      pacer.wait()
-      episodes = []
-      while block := self._replay.take(timeout=0.0):
-        episodes += self.trainer.ingest(block)
-      if self.trainer.warm:
-        self.trainer.train_once()
-      return episodes
-
-    return advance
+  def _advance(self, threads: Threads) -> list[Any]:
+    episodes = self._learner.advance()
+    threads.check()
+    self._crew.check(self.trainer.next_episode)
+    return episodes
 
   def _evaluate(self, stop: Stop) -> None:
     while not stop.is_set():
@@ -192,6 +250,83 @@ class Async:
   def _serve_waiting(self) -> None:
     while not self._requests.empty():
       self._serve(_PATIENCE)
+
+
+class GuidedSync:
+  """Guided policy search in lock step.
+
+  In every round each robot rolls out and improves all of its controllers; then the
+  global policy learns from all of their lessons. BADMM does the latter half more than
+  once, in turn with its controllers. What a stop interrupts is done again.
+  """
+
+  def __init__(self, parts: Parts, replay: types.Replay):
+    config = parts.config
+    self.trainer = pairs.make_server(parts, replay)
+    self._run = config.run
+    self._batch_size = config.replay.batch_size
+    self._replay = replay
+    self._evaluator = build.make_evaluator(parts)
+    self._memory = guided.make_memory(config, parts.own_task, config.run.collectors)
+    self._robots = pairs.make_locals(parts, self._memory)
+
+  def submit(self, supervisor: Supervisor, request: Request) -> None:
+    """See `Runtime`."""
+    supervisor.report(request, try_out(self._evaluator, request))
+
+  def arrays(self) -> Any:
+    """See `Runtime`."""
+    return {'trainer': self.trainer.state(), **self._locals()}
+
+  def restore(self, arrays: Any, progress: dict[str, Any]) -> None:
+    """See `Runtime`."""
+    self.trainer.restore(arrays['trainer'], progress['trainer'])
+    self._go_back(arrays)
+
+  def run(self, supervisor: Supervisor, stop: Stop) -> None:
+    """See `Runtime`."""
+    self.trainer.publish()
+    while not (supervisor.done or stop.is_set()):
+      supervisor.after(self.round(stop))
+
+  def round(self, stop: Stop) -> list[Rollout]:
+    """Improves every controller and the global policy; returns the rollouts.
+
+    Told to stop, it returns nothing and leaves everything as it was.
+    """
+    before = self._locals()
+    rollouts: list[Rollout] = []
+    for robot in self._robots:
+      robot.iterate(self._newest, rollouts.append, stop.is_set)
+    if stop.is_set():
+      self._go_back(before)
+      return []
+    self._learn()
+    for _ in range(self._run.inner_iterations - 1):
+      for robot in self._robots:
+        robot.again(self._newest)
+      self._learn()
+    return [row for rollout in rollouts for row in self.trainer.note(rollout)]
+
+  def _learn(self) -> None:
+    lessons = self._memory.latest()
+    assert lessons is not None
+    self.trainer.train(lessons, self._run.updates_per_iteration, self._batch_size)
+    self.trainer.publish()
+
+  def _newest(self) -> types.Published:
+    published = self._replay.latest(_PATIENCE)
+    assert published is not None
+    return published
+
+  def _locals(self) -> dict[str, Any]:
+    states = [robot.state() for robot in self._robots]
+    return {'robots': states, 'memory': self._memory.state()}
+
+  def _go_back(self, arrays: dict[str, Any]) -> None:
+    for robot, state in zip(self._robots, arrays['robots'], strict=True):
+      robot.restore(state)
+    self._memory.restore(arrays['memory'])
 
 
 class Fused:

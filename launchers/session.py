@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import contextlib
 import pathlib
 import platform
@@ -13,10 +13,13 @@ from ml_collections import ConfigDict
 
 from armfarm.launchers import build
 from armfarm.launchers import crew
+from armfarm.launchers import guided
+from armfarm.launchers import pairs
 from armfarm.launchers import runtimes
 from armfarm.launchers import transport
 from armfarm.launchers import workdir as workdirs
 from armfarm.launchers.app import UserError
+from armfarm.workers import pair
 from armfarm.workers.checkpoints import Checkpoints
 from armfarm.workers.checkpoints import write_json
 from armfarm.workers.collector import Stop
@@ -100,6 +103,8 @@ def run(
 
 def check_fused(parts: build.Parts, launch: Launch) -> None:
   """Raises UserError if the parts cannot be made one program."""
+  if build.is_guided(parts.config):
+    raise UserError('local controllers are improved on a CPU: take sync or async')
   if launch.replay != 'memory':
     raise UserError(
       f'--runtime=fused keeps experience on the device: leave out'
@@ -153,19 +158,46 @@ def make_runtime(
   progress: Progress,
 ) -> runtimes.Runtime:
   """Builds the runtime that a launch names."""
+  is_guided = build.is_guided(parts.config)
   if launch.runtime == 'sync':
-    return runtimes.Sync(parts, replay.replay)
+    sync = runtimes.GuidedSync if is_guided else runtimes.Sync
+    return sync(parts, replay.replay)
   if launch.runtime == 'fused':
     progress.note('Compiling arms, replay and learner into one program.')
     return runtimes.Fused(parts)
+  if is_guided:
+    learner = runtimes.served(parts, replay.replay, replay.others[guided.GRADIENTS])
+  else:
+    rate = runtimes.paced if parts.config.run.pace else runtimes.limited
+    learner = rate(parts, replay.replay)
+  return runtimes.Async(parts, learner, make_crew(parts, workdir, replay, progress))
+
+
+def make_crew(
+  parts: build.Parts,
+  workdir: pathlib.Path,
+  replay: transport.Opened,
+  progress: Progress,
+) -> crew.Crew:
+  """Builds who runs the collectors, or the pairs of guided policy search."""
+  is_guided = build.is_guided(parts.config)
   if replay.address is None:
-    threads = crew.ThreadCrew(parts, replay.replay)
-    return runtimes.Async(parts, replay.replay, threads)
-  margin = (parts.config.replay.max_blocks + 8) * parts.config.run.block_steps
-  processes = crew.ProcessCrew(
-    workdir, replay.address, margin, progress.note, replay.check
+
+    def make(number: int, first: int) -> Callable[[Stop], None]:
+      if not is_guided:
+        return build.make_collector(parts, replay.replay, number, first).run
+      seams = pair.Seams(replay.replay, replay.others[guided.GRADIENTS])
+      return pairs.make_pair(parts, seams, workdir, number, first).run
+
+    return crew.ThreadCrew(make)
+  if is_guided:
+    role, margin = 'pair', 1
+  else:
+    blocks = parts.config.replay.max_blocks + 8
+    role, margin = 'collector', blocks * parts.config.run.block_steps
+  return crew.ProcessCrew(
+    role, workdir, replay.address, margin, progress.note, replay.check
   )
-  return runtimes.Async(parts, replay.replay, processes)
 
 
 def resume(session: Session, path: pathlib.Path, progress: dict[str, Any]) -> None:

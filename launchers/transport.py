@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 import contextlib
 import pathlib
 import subprocess
@@ -46,22 +46,28 @@ def check(kind: str) -> None:
 
 def templates(parts: build.Parts) -> Any:
   """Returns what both ends of a Reverb server must agree on."""
-  block_steps = parts.config.run.block_steps
-  variables = build.variables_template(parts)
-  return load_reverb().Templates(parts.item, block_steps, variables)
+  return load_reverb().Templates(*build.templates(parts))
 
 
 class Opened:
-  """Replay as the trainer sees it, and where other processes find it."""
+  """Replay as the trainer sees it, and where other processes find it.
+
+  Attributes:
+    replay: the queue `online`, and the variables.
+    address: of the server, None where there is none.
+    others: the other queues, by name.
+  """
 
   def __init__(
     self,
     replay: types.Replay,
     address: str | None,
+    others: Mapping[str, types.Replay],
     server: subprocess.Popen[bytes] | None = None,
   ):
     self.replay = replay
     self.address = address
+    self.others = others
     self._server = server
 
   def check(self) -> None:
@@ -84,8 +90,10 @@ def opened(kind: str, parts: build.Parts, workdir: pathlib.Path) -> Iterator[Ope
     UserError: Reverb is asked for and not installed.
   """
   max_blocks = parts.config.replay.max_blocks
+  names = sorted(build.templates(parts)[0].keys() - {'online'})
   if kind == 'memory':
-    yield Opened(memory.MemoryReplay(max_blocks), None)
+    others = {name: memory.MemoryReplay(max_blocks) for name in names}
+    yield Opened(memory.MemoryReplay(max_blocks), None, others)
     return
   reverb_replay, shapes = load_reverb(), templates(parts)
   with contextlib.ExitStack() as stack:
@@ -100,7 +108,10 @@ def opened(kind: str, parts: build.Parts, workdir: pathlib.Path) -> Iterator[Ope
       stack.callback(crew.end, apart)
     replay = reverb_replay.ReverbReplay(address, shapes, server)
     stack.callback(replay.close)
-    opened = Opened(replay, address, apart)
+    others = {
+      name: reverb_replay.ReverbReplay(address, shapes, table=name) for name in names
+    }
+    opened = Opened(replay, address, others, apart)
     wait_for_server(opened, replay.wait_until_ready)
     yield opened
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from typing import Any
 
 from armfarm.replay import types
 
@@ -11,11 +12,11 @@ from armfarm.replay import types
 class MemoryWriter:
   """A writer into the queue of `MemoryReplay`."""
 
-  def __init__(self, blocks: queue.Queue[types.Block]):
+  def __init__(self, blocks: queue.Queue[Any]):
     self._blocks = blocks
-    self._pending: types.Block | None = None
+    self._pending: Any | None = None
 
-  def insert(self, block: types.Block) -> None:
+  def insert(self, block: Any) -> None:
     """See `types.Writer`."""
     if self._pending is not None:
       raise RuntimeError('the last block is not delivered yet: flush until True')
@@ -45,7 +46,7 @@ class MemoryReplay:
   """
 
   def __init__(self, max_blocks: int):
-    self._blocks: queue.Queue[types.Block] = queue.Queue(max_blocks)
+    self._blocks: queue.Queue[Any] = queue.Queue(max_blocks)
     self._changed = threading.Condition()
     self._published: types.Published | None = None
 
@@ -53,7 +54,7 @@ class MemoryReplay:
     """See `types.Replay`."""
     return MemoryWriter(self._blocks)
 
-  def take(self, timeout: float) -> types.Block | None:
+  def take(self, timeout: float) -> Any | None:
     """See `types.Replay`."""
     try:
       return self._blocks.get(timeout=timeout) if timeout else self._blocks.get_nowait()

@@ -1,9 +1,10 @@
 """The seam between processes, over a Reverb server.
 
-Two tables, by name:
+Tables, by name:
 
   online     a queue of blocks: each is taken once, and writers wait while it is full
   variables  one item, the newest variables
+  gradients  another queue, where gradients travel
 
 A block travels as one array for each dtype and is rebuilt from a local template, so
 that nothing is pickled and the tables' signatures check every shape and type. The
@@ -28,7 +29,8 @@ from armfarm.replay import types
 from armfarm.replay.packing import pack
 from armfarm.replay.packing import unpack
 
-_POLL = {'online': 0.005, 'variables': 0.2}  # s between two looks at an empty table
+# s between two looks at an empty table
+_POLL = {'online': 0.005, 'gradients': 0.005, 'variables': 0.2}
 _SERVER_TIMEOUT = 10.0  # s that a server may take to answer
 
 
@@ -54,14 +56,12 @@ class Templates:
   """What both ends must agree on.
 
   Attributes:
-    block: a `types.Block` of zeros.
+    queues: name of a table -> what travels through it, zeros, [T ...].
     variables: variables of any learner of the agent.
   """
 
-  def __init__(
-    self, item: types.Item, block_steps: int, variables: agent_types.Variables
-  ):
-    self.block = types.block_template(item, block_steps)
+  def __init__(self, queues: dict[str, Any], variables: agent_types.Variables):
+    self.queues = queues
     self.variables = jax.tree.map(np.asarray, variables)
 
 
@@ -70,25 +70,24 @@ def serve(templates: Templates, max_blocks: int, port: int | None) -> reverb.Ser
 
   Args:
     templates: shapes and types of the tables.
-    max_blocks: blocks that may wait for the trainer before writers do.
+    max_blocks: blocks that may wait in a queue before writers do.
     port: to listen on, or None for a free one, see the server's `port`.
   """
   quiet_tensorflow()
   variables = types.Published(0, 0.0, templates.variables)
-  tables = [
-    reverb.Table.queue(
-      'online', max_blocks, signature=_signature(pack(templates.block))
-    ),
-    reverb.Table(
-      'variables',
-      sampler=reverb.selectors.Lifo(),
-      remover=reverb.selectors.Fifo(),
-      max_size=1,
-      rate_limiter=reverb.rate_limiters.MinSize(1),
-      signature=_signature(_wire(variables)),
-    ),
+  queues = [
+    reverb.Table.queue(name, max_blocks, signature=_signature(pack(block)))
+    for name, block in templates.queues.items()
   ]
-  return reverb.Server(tables, port=port)
+  newest = reverb.Table(
+    'variables',
+    sampler=reverb.selectors.Lifo(),
+    remover=reverb.selectors.Fifo(),
+    max_size=1,
+    rate_limiter=reverb.rate_limiters.MinSize(1),
+    signature=_signature(_wire(variables)),
+  )
+  return reverb.Server([*queues, newest], port=port)
 
 
 class _Channel:
@@ -115,12 +114,12 @@ class _Channel:
 
 
 class ReverbWriter:
-  """A writer into the table `online`."""
+  """A writer into a queue."""
 
-  def __init__(self, client: reverb.Client):
-    self._channel = _Channel(client, 'online')
+  def __init__(self, client: reverb.Client, table: str):
+    self._channel = _Channel(client, table)
 
-  def insert(self, block: types.Block) -> None:
+  def insert(self, block: Any) -> None:
     """See `types.Writer`."""
     self._channel.put(jax.tree.leaves(pack(block)))
 
@@ -134,26 +133,33 @@ class ReverbWriter:
 
 
 class ReverbReplay:
-  """A process's connection to the server.
+  """A process's connection to one queue of the server, and to its variables.
 
   Args:
     address: host and port of the server.
     templates: as given to the server.
     server: the server itself where this process owns it, to be stopped by `close`.
+    table: name of the queue.
   """
 
   def __init__(
-    self, address: str, templates: Templates, server: reverb.Server | None = None
+    self,
+    address: str,
+    templates: Templates,
+    server: reverb.Server | None = None,
+    table: str = 'online',
   ):
     quiet_tensorflow()
     self._address = address
     self._server = server
     self._client = reverb.Client(address)
-    self._packed = jax.tree.structure(pack(templates.block))
-    self._step = jax.tree.map(lambda x: x[0], templates.block)
+    block = templates.queues[table]
+    self._table = table
+    self._packed = jax.tree.structure(pack(block))
+    self._step = jax.tree.map(lambda x: x[0], block)
     self._variables = jax.tree.structure(templates.variables)
     self._outlet: _Channel | None = None  # to open one waits for the server
-    self._taken: collections.deque[types.Block] = collections.deque()
+    self._taken: collections.deque[Any] = collections.deque()
 
   def wait_until_ready(self, timeout: float) -> None:
     """Waits for the server to answer.
@@ -170,9 +176,9 @@ class ReverbReplay:
 
   def writer(self) -> ReverbWriter:
     """See `types.Replay`."""
-    return ReverbWriter(self._client)
+    return ReverbWriter(self._client, self._table)
 
-  def take(self, timeout: float) -> types.Block | None:
+  def take(self, timeout: float) -> Any | None:
     """See `types.Replay`.
 
     Raises:
@@ -180,7 +186,7 @@ class ReverbReplay:
     """
     if not self._taken:
       # All that waits, each once: a sampler for every block would cost as much again.
-      for data in self._sample('online', self._wait_for('online', timeout)):
+      for data in self._sample(self._table, self._wait_for(self._table, timeout)):
         packed = jax.tree.unflatten(self._packed, data)
         self._taken.append(unpack(self._step, packed))
     return self._taken.popleft() if self._taken else None

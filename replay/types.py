@@ -67,8 +67,11 @@ class Published(NamedTuple):
 class Writer(Protocol):
   """One collector's way in. Not to be shared between threads."""
 
-  def insert(self, block: Block) -> None:
-    """Hands over a block; `flush` must have returned True since the last one."""
+  def insert(self, block: Any) -> None:
+    """Hands over a block; `flush` must have returned True since the last one.
+
+    It is a `Block`, or whatever else the queue is for, [T ...].
+    """
 
   def flush(self, timeout: float) -> bool:
     """Waits up to `timeout` s for room; returns True once the block is delivered."""
@@ -83,7 +86,7 @@ class Replay(Protocol):
   def writer(self) -> Writer:
     """Returns a new way in."""
 
-  def take(self, timeout: float) -> Block | None:
+  def take(self, timeout: float) -> Any | None:
     """Returns the oldest block, once, or None when none came within `timeout` s."""
 
   def publish(self, published: Published) -> None:

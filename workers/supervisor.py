@@ -6,7 +6,7 @@ due, keeps the criteria, saves checkpoints and knows when the run is over.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import threading
 import time
 from typing import Any, NamedTuple, Protocol
@@ -17,7 +17,6 @@ from armfarm.workers.evaluator import Trial
 from armfarm.workers.records import Progress
 from armfarm.workers.records import Records
 from armfarm.workers.trainer import Counters
-from armfarm.workers.trainer import Episode
 
 _COUNTED = ('updates_per_step', 'traces')  # metrics that a summary has
 
@@ -103,6 +102,15 @@ class Stopwatch:
     self._since += seconds
 
 
+class Ended(Protocol):
+  """An episode that is over, to be recorded: a `trainer.Episode` or like it."""
+
+  @property
+  def total(self) -> float: ...
+
+  def _asdict(self) -> dict[str, Any]: ...
+
+
 class Supervised(Protocol):
   """What is watched: a `trainer.Trainer`, or whoever learns in its place."""
 
@@ -165,7 +173,7 @@ class Supervisor:
     self._lock = threading.Lock()
     self._tried = Request(Counters(), 0.0, None)
     self._passed: agent_types.Variables | None = None  # the policy the run ends with
-    self._episode: Episode | None = None
+    self._episode: Ended | None = None
     self._next_evaluation = options.evaluate_every
     self._next_checkpoint = options.checkpoint_every
     self._waiting: list[int] = []  # episodes of trials that were not reported yet
@@ -179,7 +187,7 @@ class Supervisor:
     episodes = self._trainer.counters.episodes
     return self._passed is not None or episodes >= self._options.max_episodes
 
-  def after(self, episodes: list[Episode]) -> None:
+  def after(self, episodes: Sequence[Ended]) -> None:
     """Does what is due after a block in which these episodes ended."""
     counters = self._trainer.counters
     for episode in episodes:

@@ -148,6 +148,39 @@ def variables(state: LearnerState) -> global_policy.Policy:
   return state.policy
 
 
+def portable(state: LearnerState) -> LearnerState:
+  """What workers need of a learner: all but the optimizer's state."""
+  return state._replace(optimizer=())
+
+
+def gradient_shapes(state: LearnerState) -> Gradients:
+  """Shapes and types of the gradients of a learner, given its own."""
+  policy = state.policy
+  loss = jax.eval_shape(jnp.sum, policy.precision)
+  return Gradients(policy.params, policy.moments, policy.precision, loss, loss)
+
+
+def no_examples(options: local.Options, spec: types.Spec) -> global_policy.Examples:
+  """Examples of nought, [R T ...] as one batch, as `label` returns them."""
+  size, action = options.remembered * options.steps, spec.action_size
+  return global_policy.Examples(
+    jnp.zeros([size, spec.observation_size]),
+    jnp.zeros([size, action]),
+    jnp.zeros([size, action, action]),
+    jnp.zeros([size]),
+  )
+
+
+def exploring(state: local.LocalState) -> local.LocalState:
+  """What `explore` needs of a local state; the rest is None.
+
+  So a control step need not pass it all through.
+  """
+  needed = ('controller', 'iteration', 'clock', 'noise')
+  dropped: dict[str, Any] = {x: None for x in state._fields if x not in needed}
+  return state._replace(**dropped)
+
+
 def begin(parts: Parts, key: chex.PRNGKey) -> local.LocalState:
   """Returns a robot's state before its first rollout."""
   del key  # noise is drawn as each rollout begins

@@ -13,6 +13,7 @@ from armfarm.envs import foreign
 from armfarm.envs import gym
 from armfarm.envs import host
 from armfarm.envs import reach
+from armfarm.envs import serial
 
 _STEPS = 6
 _ID = 'armfarm/Reach-v0'
@@ -203,7 +204,7 @@ def test_a_key_decides_an_episode():
 def test_a_batch_computes_what_single_instances_do():
   task = _foreign('Pendulum-v1', episode_steps=3)
   keys = jax.random.split(jax.random.key(0), 3)
-  batch = foreign.ForeignBatch(task, 3)
+  batch = serial.Serial([foreign.ForeignHost(task) for _ in keys])
   singles = [foreign.ForeignHost(task) for _ in keys]
   first = [single.reset(key) for single, key in zip(singles, keys, strict=True)]
   np.testing.assert_array_equal(batch.reset(keys), first)

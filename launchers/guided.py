@@ -1,0 +1,181 @@
+"""Guided policy search, from a config to its parts.
+
+A config's `agent` nests as the agent's own numbers do; its `cost` and its `initial`
+controller name what `armfarm.agents.gps` has. Robots share the training instances of
+a task among them, every robot as many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import functools
+import typing
+from typing import Any
+
+import chex
+import jax
+from ml_collections import ConfigDict
+
+from armfarm.agents import types as agent_types
+from armfarm.agents.gps import agent as gps
+from armfarm.agents.gps import initial
+from armfarm.agents.gps import linear_gaussian as lg
+from armfarm.agents.gps import local
+from armfarm.agents.gps import reaching
+from armfarm.envs import host
+from armfarm.envs.foreign import Foreign
+from armfarm.envs.serial import Serial
+from armfarm.envs.task import Environment
+from armfarm.envs.task import Task
+from armfarm.envs.task import instance
+from armfarm.workers.global_worker import parcel_template
+from armfarm.workers.lessons import Memory
+from armfarm.workers.local_worker import Robot
+from armfarm.workers.local_worker import ready
+from armfarm.workers.local_worker import to_block
+from armfarm.workers.pacing import Paced
+from armfarm.workers.pacing import Pacer
+
+GRADIENTS = 'gradients'  # the queue where they travel
+
+
+def fill(kind: Any, numbers: Mapping[str, Any]) -> Any:
+  """Makes a NamedTuple of numbers that nest as its fields do.
+
+  Raises:
+    TypeError: a number is missing, or is not one of its.
+  """
+  hints = typing.get_type_hints(kind)
+
+  def field(name: str, value: Any) -> Any:
+    inner = hints.get(name)
+    nested = isinstance(value, Mapping) and hasattr(inner, '_fields')
+    return fill(inner, value) if nested else value
+
+  return kind(**{name: field(name, value) for name, value in numbers.items()})
+
+
+def make_agent(config: ConfigDict, task: Task | Foreign) -> gps.GuidedPolicySearch:
+  """Builds the agent of a config.
+
+  Raises:
+    TypeError: a number is missing, or is none of its.
+    ValueError: the numbers do not fit each other or the task.
+  """
+  if not isinstance(task, Task):
+    raise ValueError('guided policy search needs a task of ours, not one of Gymnasium')
+  numbers = config.agent.to_dict()
+  del numbers['name']
+  cost = fill(reaching.Options, numbers.pop('cost'))
+  first = numbers.pop('initial')
+  spec = agent_types.Spec(task.observation_size, task.action_size)
+  options = fill(gps.Config, numbers)
+  if options.local.steps != task.episode_steps:
+    raise ValueError(
+      f'agent.local.steps is {options.local.steps}, but an episode has'
+      f' {task.episode_steps}: give the same'
+    )
+  controller = make_controller(first, task, options.local)
+  return gps.make(spec, options, functools.partial(reaching.cost, cost), controller)
+
+
+def make_controller(
+  numbers: dict[str, Any], task: Task, options: local.Options
+) -> lg.Controller:
+  """Builds the controller that every instance begins with.
+
+  Args:
+    numbers: `kind`, and what that kind in `_INITIAL` asks for.
+    task: whose first instance says where the arm starts.
+    options: of the local half.
+  """
+  kind = numbers.pop('kind')
+  if kind not in _INITIAL:
+    raise ValueError(
+      f'there is no initial controller {kind!r}: choose one of {", ".join(_INITIAL)}'
+    )
+  observation = host.Host(instance(task, 0)).reset(jax.random.key(0))
+  state = jax.numpy.asarray(observation[: options.state_size])
+  return _INITIAL[kind](numbers, state, options.steps, task.action_size)
+
+
+def _pd(
+  numbers: dict[str, Any], state: chex.Array, steps: int, action: int
+) -> lg.Controller:
+  return initial.pd(fill(initial.PD, numbers), state, steps, action)
+
+
+def _guessed(
+  numbers: dict[str, Any], state: chex.Array, steps: int, action: int
+) -> lg.Controller:
+  if len(numbers['gains']) != action:
+    raise ValueError(f'agent.initial.gains is {numbers["gains"]}: give {action} gains')
+  options = fill(initial.Guess, numbers)
+  return jax.jit(initial.guessed, static_argnums=(0, 2))(options, state, steps)
+
+
+_INITIAL = {'guessed': _guessed, 'pd': _pd}
+
+
+def local_options(config: ConfigDict) -> local.Options:
+  """Returns the numbers of the local half."""
+  return fill(local.Options, config.agent.local.to_dict())
+
+
+def check_numbers(config: ConfigDict) -> None:
+  """Raises ValueError unless instances and robots fit each other."""
+  run = config.run
+  if len(run.training_instances) % run.collectors:
+    raise ValueError(
+      f'run.collectors is {run.collectors}, of {len(run.training_instances)}'
+      ' run.training_instances: give a divisor'
+    )
+  if not run.test_instances or not run.validation_instances:
+    raise ValueError('run.test_instances or run.validation_instances is empty')
+
+
+def make_memory(config: ConfigDict, task: Task, robots: int) -> Memory:
+  """Builds the memory of so many robots that share it."""
+  spec = agent_types.Spec(task.observation_size, task.action_size)
+  block = gps.no_examples(local_options(config), spec)
+  return Memory(robots * share_of(config), block)
+
+
+def make_robot(config: ConfigDict, task: Task, number: int, first: int = 0) -> Robot:
+  """Builds a robot, once for each of its instances.
+
+  Args:
+    config: of the run.
+    task: what all robots do.
+    number: of the robot.
+    first: block of the memory that is its first instance's.
+  """
+  share = share_of(config)
+  instances = tuple(config.run.training_instances)[number * share :][:share]
+  bodies: list[Environment] = [host.Host(instance(task, i)) for i in instances]
+  if not config.run.pace:
+    return Robot(number, instances, bodies, first)
+  clock = Pacer(config.run.pace / task.control_period)
+  paced = [Paced(body, clock) for body in bodies]
+  return Robot(number, instances, paced, first, clock)
+
+
+def make_batch(config: ConfigDict, task: Task) -> Serial:
+  """Builds the instances of an evaluation: those of test, then those of validation."""
+  numbers = (*config.run.test_instances, *config.run.validation_instances)
+  return Serial([host.Host(instance(task, number)) for number in numbers])
+
+
+def queues(agent: gps.GuidedPolicySearch) -> dict[str, Any]:
+  """Returns what travels to the server, by queue, zeros, [1 ...]."""
+  return {'online': to_block(ready(0)), GRADIENTS: parcel_template(agent)}
+
+
+def _share(config: ConfigDict) -> int:
+  """Instances of one robot."""
+  return len(config.run.training_instances) // config.run.collectors
+
+
+def share_of(config: ConfigDict) -> int:
+  """Returns how many instances are one robot's."""
+  return len(config.run.training_instances) // config.run.collectors
