@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from armfarm import envs
+from armfarm.configs import gps
 from armfarm.envs import host
 from armfarm.envs import task as tasks
 
@@ -55,3 +56,20 @@ def test_a_key_perturbs_an_instance_where_the_task_does_so(numbers):
   np.testing.assert_array_equal(goals[0], goals[2])
   assert 0 < np.abs(goals[0] - goals[1]).max() < 0.04
   assert np.abs(goals - [0.55, -0.1, 0.02]).max() <= 0.02 + 1e-6
+
+
+@pytest.mark.parametrize(('name', 'count'), [('peg', 4), ('reach_torque', 16)])
+def test_the_instances_of_a_config_are_there(numbers, name, count):
+  config = gps.get_config(name)
+  task = envs.TASKS[name](**numbers[name])
+  asked = {*config.instances.train, *config.instances.validate, *config.instances.test}
+  assert asked == set(range(count))
+  goals = [_start(tasks.instance(task, number)).goal for number in sorted(asked)]
+  assert len(np.unique(goals, axis=0)) == count
+  assert config.agent.state_size + 9 == task.observation_size
+  assert config.agent.steps == task.episode_steps
+
+
+def test_a_config_of_another_task_is_refused():
+  with pytest.raises(ValueError, match='there is no config gps.py:reach; choose peg'):
+    gps.get_config('reach')
