@@ -138,8 +138,14 @@ def fit(
   actions: chex.Array,
   prior: Prior | None,
   regularization: Regularization,
+  gain: chex.Array | None = None,
 ) -> lg.Dynamics:
   """Fits a model to rollouts.
+
+  With the gain of the controller that acted, x' is regressed on [x; u - K x]. Without
+  regularization that changes nothing. With it, a direction of x of which the rollouts
+  say nothing fades in the closed loop, where A + B K = 0, not in the open one: there
+  a large K would move it by B K, and a few steps of that explode.
 
   Args:
     states: [N T X].
@@ -147,6 +153,7 @@ def fit(
     prior: of each step but the last, [T-1 D]; without one, the fit means something for
       N > Z only.
     regularization: of the regressions.
+    gain: K, [T A X]; None for none.
 
   Returns:
     The model; its last step is nought.
@@ -156,8 +163,26 @@ def fit(
   points = jnp.swapaxes(joint(states, actions), 0, 1)
   axes = None if prior is None else Prior(0, 0, None, None)
   gaussians = jax.vmap(posterior, in_axes=(0, axes))(points, prior)
+  if gain is not None:
+    shear = _shear(gain[:-1], points.shape[2])
+    gaussians = _sheared(gaussians, shear)
   found = jax.vmap(lambda g: regress(g, inputs, regularization))(gaussians)
+  if gain is not None:
+    found = found._replace(matrix=found.matrix @ shear[:, :inputs, :inputs])
   return lg.Dynamics(*(jnp.pad(x, ((0, 1),) + ((0, 0),) * (x.ndim - 1)) for x in found))
+
+
+def _shear(gain: chex.Array, size: int) -> chex.Array:
+  """The matrices that make [x; u - K x; x'] of [x; u; x'], [T D D], of K [T A X]."""
+  steps, action, state = gain.shape
+  eye = jnp.broadcast_to(jnp.eye(size, dtype=gain.dtype), (steps, size, size))
+  return eye.at[:, state : state + action, :state].set(-gain)
+
+
+def _sheared(gaussian: lg.Gaussian, shear: chex.Array) -> lg.Gaussian:
+  """The Gaussian of sheared points, [T D]."""
+  mean = (shear @ gaussian.mean[..., None])[..., 0]
+  return lg.Gaussian(mean, shear @ gaussian.covariance @ lg.transpose(shear))
 
 
 def local_prior(
@@ -211,6 +236,7 @@ def learn(
   actions: chex.Array,
   options: Options,
   key: chex.PRNGKey,
+  gain: chex.Array | None = None,
 ) -> Learned:
   """Adds rollouts to the memory, fits its mixture again, and a model with it as prior.
 
@@ -220,6 +246,7 @@ def learn(
     actions: [N T A].
     options: of the fits.
     key: consumed.
+    gain: of the controller that acted, as of `fit`.
   """
   new = joint(states, actions)
   length, steps, size = memory.points.shape
@@ -232,7 +259,8 @@ def learn(
   flat = points.reshape(-1, size)
   found = gmm.fit(memory.mixture, flat, mask, wanted, options.mixture, key)
   prior = local_prior(found.mixture, new, seen, options.prior_weight)
-  model = fit(states, actions, prior, Regularization(options.regularization))
+  added = Regularization(options.regularization)
+  model = fit(states, actions, prior, added, gain)
   memory = Memory(points, count, found.mixture)
   return Learned(model, memory, found.log_likelihood, found.steps)
 

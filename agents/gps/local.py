@@ -322,7 +322,9 @@ def learn(
   report = state.report._replace(cost=jnp.mean(jnp.sum(expansion.value, axis=1)))
   memory, model = state.memory, state.lesson.model
   if options.optimizer == 'lqr':
-    found = dynamics.learn(memory, x, rollouts.action, options.dynamics, key)
+    found = dynamics.learn(
+      memory, x, rollouts.action, options.dynamics, key, sampler.gain
+    )
     memory, report = found.memory, report._replace(log_likelihood=found.log_likelihood)
     start = dynamics.initial_state(x[:, 0], options.initial_variance)
     apart = x - jnp.mean(x, axis=0)[None]

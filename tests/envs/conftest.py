@@ -135,6 +135,59 @@ class _Opener:
     return data.site_xpos[self._hook].copy(), axes, jacobian[:, :7]
 
 
+class _Pusher:
+  """Brings the points of the torque-controlled arm to their goal.
+
+  Velocities by damped inverse kinematics, torques from how far these are off. It knows
+  the model, but sees what any policy sees: observations [I 41].
+  """
+
+  def __init__(self, task, where):
+    self._where = where
+    self._model = task.model
+    self._data = mujoco.MjData(task.model)
+    self._sites = [task.model.site(f'point_{i}').id for i in (1, 2, 3)]
+    self._max_torque = task.control(None, np.ones(task.action_size))
+    self._damping = task.model.dof_damping[:7]
+
+  def __call__(self, observations):
+    return np.stack([self._act(row) for row in observations.astype(np.float64)])
+
+  def _act(self, row):
+    """One observation [41] -> one action [7]."""
+    angles, velocities, pose, goal = row[:7], row[7:14], row[14:23], row[32:]
+    jacobian = self._jacobian(angles)
+    damped = jacobian @ jacobian.T + 0.02**2 * np.eye(9)
+    error = self._where(pose, goal) - pose
+    wanted = 2.5 * jacobian.T @ np.linalg.solve(damped, error)
+    torque = self._damping * (2 * wanted - velocities)
+    return np.clip(torque / self._max_torque, -1, 1)
+
+  def _jacobian(self, angles):
+    """Of the points, [9 7]."""
+    model, data = self._model, self._data
+    data.qpos[:7] = angles
+    mujoco.mj_kinematics(model, data)
+    mujoco.mj_comPos(model, data)
+    jacobian = np.zeros((3, 3, model.nv))
+    for rows, site in zip(jacobian, self._sites, strict=True):
+      mujoco.mj_jacSite(model, data, rows, None, site)
+    return jacobian.reshape(9, -1)
+
+
+def _straight(pose, goal):
+  del pose
+  return goal
+
+
+def _from_above(pose, goal):
+  """Over the hole and upright first, then down into it: poses [9]."""
+  apart = np.linalg.norm((pose - goal)[[0, 1, 3, 4]])
+  if apart < 0.02 or pose[2] - goal[2] < 0.24:
+    return goal
+  return goal + np.tile([0, 0, 0.3], 3)
+
+
 @pytest.fixture(scope='session')
 def scripts():
   """Name of a task -> `task -> policy`, where a script solves it from observations."""
@@ -142,4 +195,6 @@ def scripts():
     'door_push': functools.partial(_Opener, side=1),
     'door_pull': functools.partial(_Opener, side=-1),
     'pick_place': _Lifter,
+    'reach_torque': functools.partial(_Pusher, where=_straight),
+    'peg': functools.partial(_Pusher, where=_from_above),
   }

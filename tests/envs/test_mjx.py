@@ -147,7 +147,14 @@ def test_a_door_falls_shut_alike_on_both_while_the_arm_moves(tasks, bodies):
 
 
 @pytest.mark.parametrize(
-  ('name', 'steps'), [('door_push', 100), ('door_pull', 100), ('pick_place', 300)]
+  ('name', 'steps'),
+  [
+    ('door_push', 100),
+    ('door_pull', 100),
+    ('pick_place', 300),
+    ('reach_torque', 60),
+    ('peg', 80),
+  ],
 )
 def test_a_script_solves_the_task(tasks, bodies, scripts, name, steps):
   reset, step = bodies.get(name, bodies['door_pull'])

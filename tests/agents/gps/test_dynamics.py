@@ -64,6 +64,32 @@ def test_the_regression_is_that_of_least_squares(double, problem):
   np.testing.assert_allclose(found.covariance[3], error.T @ error / 12, atol=1e-12)
 
 
+def test_without_regularization_the_gain_changes_nothing(double, problem):
+  _, states, actions = _rollouts(problem, 1, 12)
+  gain = jnp.asarray(np.random.default_rng(2).normal(size=[20, 2, 3]))
+  none = dynamics.Regularization(0.0)
+  plain = dynamics.fit(states, actions, None, none)
+  found = dynamics.fit(states, actions, None, none, gain)
+  jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-9), found, plain)
+
+
+def test_what_was_never_seen_fades_in_the_closed_loop(double, problem):
+  # Of three states, the last is the first once more, as points follow from joints.
+  _, states, noise = _rollouts(problem, 1, 30)
+  states = states.at[..., 2].set(states[..., 0])
+  gain = jnp.broadcast_to(jnp.array([[30.0, 0, -25], [0, 5, 9]]), (20, 2, 3))
+  actions = jnp.einsum('tax,ntx->nta', gain, states) + noise
+  unseen = jnp.array([1.0, 0, -1]) / jnp.sqrt(2.0)
+
+  def moves(found):
+    closed = found.matrix[:-1, :, :3] + found.matrix[:-1, :, 3:] @ gain[:-1]
+    return float(jnp.abs(closed @ unseen).max())
+
+  added = dynamics.Regularization(1e-6)
+  assert moves(dynamics.fit(states, actions, None, added, gain)) < 1e-3
+  assert moves(dynamics.fit(states, actions, None, added)) > 10.0
+
+
 def test_a_prior_makes_up_for_rollouts(double, problem):
   # Four rollouts of five inputs: alone they leave directions open.
   system, states, actions = _rollouts(problem, 1, 4)
