@@ -56,6 +56,7 @@ _RANGES = {
   'run.updates_per_iteration': (1, math.inf),
   'run.gradients_per_s': (0.001, math.inf),
   'run.refresh': (0, math.inf),
+  'run.inner_iterations': (1, math.inf),
   'run.environments': (1, math.inf),
   'run.devices': (1, math.inf),
   'run.block_steps': (1, math.inf),
@@ -306,7 +307,7 @@ def make_evaluator(parts: Parts) -> Evaluator:
   config = parts.config
   if is_guided(config):
     batch: BatchEnvironment = guided.make_batch(config, parts.own_task)
-    held_out = len(config.run.test_instances)
+    held_out = len(config.instances.test)
   else:
     held_out = config.run.held_out_episodes
     batch = make_batch(parts.task, held_out + config.run.fresh_episodes)

@@ -49,8 +49,9 @@ def fill(kind: Any, numbers: Mapping[str, Any]) -> Any:
 
   def field(name: str, value: Any) -> Any:
     inner = hints.get(name)
-    nested = isinstance(value, Mapping) and hasattr(inner, '_fields')
-    return fill(inner, value) if nested else value
+    if isinstance(value, Mapping) and hasattr(inner, '_fields'):
+      return fill(inner, value)
+    return tuple(value) if isinstance(value, list) else value  # JSON has no tuples
 
   return kind(**{name: field(name, value) for name, value in numbers.items()})
 
@@ -124,14 +125,15 @@ def local_options(config: ConfigDict) -> local.Options:
 
 def check_numbers(config: ConfigDict) -> None:
   """Raises ValueError unless instances and robots fit each other."""
-  run = config.run
-  if len(run.training_instances) % run.collectors:
+  robots, instances = config.run.collectors, config.instances
+  for name, numbers in instances.items():
+    if not numbers or len(set(numbers)) < len(numbers):
+      raise ValueError(f'instances.{name} is {numbers}: give some, each once')
+  if len(instances.train) % robots:
     raise ValueError(
-      f'run.collectors is {run.collectors}, of {len(run.training_instances)}'
-      ' run.training_instances: give a divisor'
+      f'run.collectors is {robots}, but there are {len(instances.train)} instances to'
+      ' train on: give a divisor'
     )
-  if not run.test_instances or not run.validation_instances:
-    raise ValueError('run.test_instances or run.validation_instances is empty')
 
 
 def make_memory(config: ConfigDict, task: Task, robots: int) -> Memory:
@@ -151,7 +153,7 @@ def make_robot(config: ConfigDict, task: Task, number: int, first: int = 0) -> R
     first: block of the memory that is its first instance's.
   """
   share = share_of(config)
-  instances = tuple(config.run.training_instances)[number * share :][:share]
+  instances = tuple(config.instances.train)[number * share :][:share]
   bodies: list[Environment] = [host.Host(instance(task, i)) for i in instances]
   if not config.run.pace:
     return Robot(number, instances, bodies, first)
@@ -162,7 +164,7 @@ def make_robot(config: ConfigDict, task: Task, number: int, first: int = 0) -> R
 
 def make_batch(config: ConfigDict, task: Task) -> Serial:
   """Builds the instances of an evaluation: those of test, then those of validation."""
-  numbers = (*config.run.test_instances, *config.run.validation_instances)
+  numbers = (*config.instances.test, *config.instances.validate)
   return Serial([host.Host(instance(task, number)) for number in numbers])
 
 
@@ -173,9 +175,9 @@ def queues(agent: gps.GuidedPolicySearch) -> dict[str, Any]:
 
 def _share(config: ConfigDict) -> int:
   """Instances of one robot."""
-  return len(config.run.training_instances) // config.run.collectors
+  return len(config.instances.train) // config.run.collectors
 
 
 def share_of(config: ConfigDict) -> int:
   """Returns how many instances are one robot's."""
-  return len(config.run.training_instances) // config.run.collectors
+  return len(config.instances.train) // config.run.collectors

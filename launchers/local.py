@@ -42,8 +42,9 @@ def main(argv: list[str]) -> int:
   """Runs, and returns the exit code."""
   app.no_arguments(argv)
   launch = session.Launch(_RUNTIME.value, _REPLAY.value)
-  if launch.runtime == 'fused' and _CONFIG.value.run.devices > 1:
-    compiler.prepare_devices(_CONFIG.value.run.devices)
+  devices = _CONFIG.value.run.get('devices', 1)
+  if launch.runtime == 'fused' and devices > 1:
+    compiler.prepare_devices(devices)
   workdir = pathlib.Path(_WORKDIR.value)
   finished = session.run(_CONFIG.value, launch, workdir, app.stop_on_signals())
   if not finished:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent import futures
+import functools
 import threading
 import time
 from typing import Any, NamedTuple
@@ -113,7 +114,7 @@ class Pair:
 
   def run(self, stop: Stop) -> None:
     """Works until told to stop."""
-    self._report(ready(self._local.number))
+    self._report(stop.is_set, ready(self._local.number))
     newest = Newest(self._seams.reports, self._options.refresh)
     if not newest.wait(stop):
       return
@@ -140,14 +141,15 @@ class Pair:
     self._local.skip_to(episode)
 
   def _improve(self, newest: Newest, over: Callable[[], bool]) -> None:
+    report = functools.partial(self._report, over)
     while not over():
-      self._local.iterate(newest, self._report, over)
+      self._local.iterate(newest, report, over)
       if not over():
         self._save(self.state())
 
-  def _report(self, rollout: Rollout) -> None:
+  def _report(self, over: Callable[[], bool], rollout: Rollout) -> None:
     self._writer.insert(to_block(rollout))
-    while not self._writer.flush(_PATIENCE):
+    while not self._writer.flush(_PATIENCE) and not over():
       pass
 
   def _teach(self, stop: Stop) -> None:

@@ -21,7 +21,9 @@ def _memory(item, variables, block_steps, max_blocks):
 def _reverb(item, variables, block_steps, max_blocks):
   from armfarm.replay import reverb_replay
 
-  templates = reverb_replay.Templates({'online': types.block_template(item, block_steps)}, variables)
+  templates = reverb_replay.Templates(
+    {'online': types.block_template(item, block_steps)}, variables
+  )
   server = reverb_replay.serve(templates, max_blocks, port=None)
   address = f'127.0.0.1:{server.port}'
   return reverb_replay.ReverbReplay(address, templates, server)

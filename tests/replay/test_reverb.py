@@ -9,6 +9,8 @@ import numpy as np
 import portpicker
 import pytest
 
+from armfarm.replay import types
+
 pytestmark = pytest.mark.reverb
 _PATIENCE = 30.0  # s for what comes at once if nobody else wants the machine
 
@@ -71,7 +73,8 @@ from armfarm.replay import reverb_replay
 from armfarm.replay import types
 
 item = types.item_template(agent_types.Spec(observation_size=2, action_size=1))
-templates = reverb_replay.Templates({'online': types.block_template(item, 3)}, {'gain': np.float32(0)})
+queues = {'online': types.block_template(item, 3)}
+templates = reverb_replay.Templates(queues, {'gain': np.float32(0)})
 server = reverb_replay.serve(templates, 8, port=None)
 print(server.port, flush=True)
 sys.stdin.read()
@@ -89,7 +92,9 @@ def address():
 
 
 def test_a_server_of_its_own_serves_all(address, reverb_replay, item, block, published):
-  templates = reverb_replay.Templates({'online': types.block_template(item, 3)}, published(0).variables)
+  templates = reverb_replay.Templates(
+    {'online': types.block_template(item, 3)}, published(0).variables
+  )
   trainer, late = (reverb_replay.ReverbReplay(address, templates) for _ in range(2))
   trainer.wait_until_ready(_PATIENCE)
   for version in range(1, 4):
@@ -106,7 +111,9 @@ def test_a_server_of_its_own_serves_all(address, reverb_replay, item, block, pub
 
 
 def test_a_server_that_is_not_there_is_missed_in_time(reverb_replay, item, published):
-  templates = reverb_replay.Templates({'online': types.block_template(item, 3)}, published(0).variables)
+  templates = reverb_replay.Templates(
+    {'online': types.block_template(item, 3)}, published(0).variables
+  )
   address = f'127.0.0.1:{portpicker.pick_unused_port()}'
   replay = reverb_replay.ReverbReplay(address, templates)
   with pytest.raises(TimeoutError, match=f'no Reverb server answered at {address}'):
@@ -117,7 +124,9 @@ def test_a_server_that_is_not_there_is_missed_in_time(reverb_replay, item, publi
 def test_a_server_of_something_else_is_told(reverb_replay, item, published):
   import reverb
 
-  templates = reverb_replay.Templates({'online': types.block_template(item, 3)}, published(0).variables)
+  templates = reverb_replay.Templates(
+    {'online': types.block_template(item, 3)}, published(0).variables
+  )
   server = reverb.Server([reverb.Table.queue('another', 1)], port=None)
   address = f'127.0.0.1:{server.port}'
   replay = reverb_replay.ReverbReplay(address, templates)

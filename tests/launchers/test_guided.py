@@ -1,0 +1,152 @@
+"""Guided policy search from the command line: lock step, pairs, and what goes wrong."""
+
+import os
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+_SMALL = {  # reach_torque with two instances to train on, in iterations of 4 rollouts
+  'task.episode_steps': 8,
+  'instances.train': '(0,1)',
+  'instances.validate': '(2,)',
+  'instances.test': '(3,)',
+  'agent.hidden': '(8,)',
+  'agent.local.steps': 8,
+  'agent.local.rollouts': 2,
+  'agent.local.remembered': 4,
+  'agent.local.gaussians': 2,
+  'replay.batch_size': 16,
+  'run.updates_per_iteration': 20,
+  'run.inner_iterations': 2,
+  'run.max_episodes': 8,
+  'run.evaluate_every': 4,
+  'run.checkpoint_every': 4,
+}
+
+
+@pytest.fixture
+def launch(farm):
+  """Starts a small run; as `farm.launch`, of nothing but these numbers."""
+
+  def start(workdir, *arguments, config='configs/gps.py:reach_torque', **numbers):
+    numbers = {name.replace('__', '.'): x for name, x in numbers.items()}
+    overrides = [f'--config.{name}={x}' for name, x in {**_SMALL, **numbers}.items()]
+    flags = [f'--config={config}', '--nopictures', f'--workdir={workdir}']
+    return farm.start(*flags, *overrides, *arguments)
+
+  return start
+
+
+@pytest.fixture
+def run(launch):
+  def finish(*arguments, **numbers):
+    process = launch(*arguments, **numbers)
+    assert process.wait() == 0, process.err
+    return process
+
+  return finish
+
+
+def _without_clocks(rows):
+  shares = [name for row in rows for name in row if 'utilization' in name]
+  clocks = ('seconds', 'age_s', *shares)
+  return [{name: x for name, x in row.items() if name not in clocks} for row in rows]
+
+
+def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(farm, run, left):
+  whole, stopped = left('whole'), left('stopped')
+  run(whole.workdir)
+  summary = whole.read('summary.json')
+  counters = {'episodes': 8, 'env_steps': 64, 'updates': 2 * 2 * 20}
+  assert {name: summary[name] for name in counters} == counters
+  assert (summary['agent'], summary['task']) == ('gps', 'reach_torque')
+  episodes = whole.rows('episode')
+  assert [row['instance'] for row in episodes] == [0, 0, 1, 1] * 2
+  assert [row['iteration'] for row in episodes] == [0] * 4 + [1] * 4
+  run(stopped.workdir, run__max_episodes=4)
+  process = run(stopped.workdir)
+  assert 'Going on at episode 4' in process.err
+  assert _without_clocks(stopped.rows()) == _without_clocks(whole.rows())
+  ends = [jax.tree_util.tree_leaves_with_path(x.tree()) for x in (whole, stopped)]
+  for (path, leaf), (_, twin) in zip(*ends, strict=True):
+    if 'time' not in jax.tree_util.keystr(path):
+      np.testing.assert_array_equal(leaf, twin, err_msg=jax.tree_util.keystr(path))
+  shown = farm.start('--nopictures', f'--workdir={whole.workdir}', module='evaluate')
+  assert shown.wait() == 0, shown.err
+  assert 'policy after  80 updates, 8 episodes' in shown.out
+
+
+@pytest.mark.reverb
+def test_a_pair_that_is_killed_comes_back_with_its_memory(farm, launch, left):
+  place = left()
+  process = launch(
+    place.workdir,
+    '--runtime=async',
+    '--replay=reverb',
+    run__collectors=2,
+    run__max_episodes=100_000,
+  )
+  victim = farm.wait_for(lambda: _pairs(process.pid).get(0), 'the first pair')
+
+  def saved(count):
+    return lambda: _newest(place, collector=0)['iteration'] >= count
+
+  farm.wait_for(saved(3), 'three iterations of the first pair')
+  os.kill(victim, signal.SIGKILL)
+  seen = _newest(place, collector=0)
+  farm.wait_for(lambda: _pairs(process.pid).get(0) not in (None, victim), 'another')
+  farm.wait_for(lambda: _newest(place, collector=0)['episode'] > seen['episode'], 'it')
+  assert _newest(place, collector=0)['iteration'] >= seen['iteration'] - 1 >= 1
+  process.signal(signal.SIGINT)
+  assert process.wait() == 130
+  assert process.err.count('collector 0 died with code -9; replaced') == 1
+  episodes = [(row['collector'], row['episode']) for row in place.rows('episode')]
+  assert len(episodes) == len(set(episodes))
+  learner = place.rows('learner')[-1]
+  assert learner['updates'] > 0 and learner['staleness'] >= 0
+  assert 0 < learner['utilization_1'] <= 1
+  assert len(list(place.workdir.glob('pairs/0*/*/manifest.json'))) >= 2
+
+
+def _newest(place, collector):
+  rows = [row for row in place.rows('episode') if row['collector'] == collector]
+  return rows[-1] if rows else {'iteration': -1, 'episode': -1}
+
+
+def _pairs(parent):
+  """Process ids of the pairs of a run, by number."""
+  found = {}
+  for pid in map(int, filter(str.isdigit, os.listdir('/proc'))):
+    try:
+      stat = open(f'/proc/{pid}/stat').read().rpartition(')')[2].split()
+      words = open(f'/proc/{pid}/cmdline').read().split('\0')
+    except OSError:
+      continue
+    if int(stat[1]) == parent and 'armfarm.launchers.pair' in words:
+      number = next(word for word in words if word.startswith('--number='))
+      found[int(number.partition('=')[2])] = pid
+  return found
+
+
+@pytest.mark.parametrize(
+  ('flags', 'numbers', 'says'),
+  [
+    ([], {'run__collectors': 3}, 'run.collectors is 3, but there are 2 instances'),
+    ([], {'instances__test': '()'}, 'instances.test is (): give some, each once'),
+    ([], {'agent__local__steps': 9}, 'agent.local.steps is 9, but an episode has 8'),
+    ([], {'agent__initial__kind': 'pid'}, "no initial controller 'pid': choose one of"),
+    ([], {'agent__local__optimizer': 'ilqr'}, "optimizer is 'ilqr'; choose one of"),
+    ([], {'agent__local__pi2__epsilon': 9.0, 'agent__local__optimizer': 'pi2'}, 'log'),
+    (['--runtime=fused'], {}, 'controllers are improved on a CPU: take sync or async'),
+    ([], {'config': 'configs/gps.py:reach'}, 'no config gps.py:reach; choose peg'),
+  ],
+)
+def test_numbers_that_do_not_fit(launch, left, flags, numbers, says):
+  place = left()
+  process = launch(place.workdir, *flags, **numbers)
+  assert process.wait() == 2
+  (line,) = process.err.splitlines()
+  assert line.startswith('armfarm: ') and says in line
+  assert not place.workdir.exists()
