@@ -183,6 +183,7 @@ def run(config: ConfigDict) -> ConfigDict:
   run.pace = 0.0  # robots move at so many times real time; 0: as fast as they can
   run.max_episodes = 12 * every  # 12 iterations; code
   run.stop_when_solved = False  # the papers' curves have one length
+  run.evaluate_first = True  # before any training: the papers' curves begin there
   run.evaluate_every = every
   run.checkpoint_every = every
   return run

@@ -41,9 +41,11 @@ _METRICS = {
 # Learning curves: fields of `pictures.Curve` for both axes, then as above.
 _CURVES = {
   rows.CURVE: ('episodes', 'success', ('%', 100.0)),
+  'return_after_': ('episodes', 'evaluation_totals', ('', 1.0)),
   'success_at_update_': ('updates', 'success', ('%', 100.0)),
   'return_at_update_': ('updates', 'evaluation_totals', ('', 1.0)),
   'success_at_second_': ('seconds', 'success', ('%', 100.0)),
+  'return_at_second_': ('seconds', 'evaluation_totals', ('', 1.0)),
 }
 
 SEEDS = flags.DEFINE_integer('seeds', 0, 'Seeds, from 0; 0: as many as are shown.')
@@ -174,6 +176,13 @@ def curve_rows(
       number = (f'{kind}{int(x):06d}', scale * float(y), unit)
       found.append(_row(job, source, task, number, {}))
   return found
+
+
+def last_learner(workdir: pathlib.Path) -> dict[str, Any]:
+  """Returns the last row of the learner's own metrics."""
+  lines = (workdir / 'metrics.jsonl').read_text().splitlines()
+  found = [row for row in map(json.loads, lines) if row['kind'] == 'learner']
+  return found[-1]
 
 
 def updates_to_100(job: Job) -> float | None:

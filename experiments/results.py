@@ -32,12 +32,23 @@ _NONE = 'No experiment was run yet: `make experiments` does.'
 # Axes of the learning curves: what is across, what is up.
 _AXES = {
   rows.CURVE: ('training episodes', 'success on held-out episodes, %'),
+  'return_after_': ('training episodes', 'return on held-out episodes'),
   'success_at_update_': ('updates', 'success on held-out episodes, %'),
   'return_at_update_': ('updates', 'return on held-out episodes'),
   'success_at_second_': ('seconds', 'success on held-out episodes, %'),
+  'return_at_second_': ('seconds', 'return on held-out episodes'),
 }
 _COLORS = (pictures.BLUE, pictures.ORANGE, pictures.GREEN, pictures.GREY)
-_AGENTS = {'naf': 'NAF', 'ddpg': 'DDPG', 'linear-naf': 'Linear-NAF'}
+_AGENTS = {
+  'naf': 'NAF',
+  'ddpg': 'DDPG',
+  'linear-naf': 'Linear-NAF',
+  'gps': 'GPS',
+  'agps': 'AGPS',
+  'adgps-4': 'ADGPS-4',
+  'adgps-8': 'ADGPS-8',
+}
+_LEARNERS = ('naf', 'ddpg', 'linear-naf')  # of Gu et al. 2016
 
 
 class Story(NamedTuple):
@@ -66,7 +77,7 @@ def _figure_4(task: str) -> Story:
     " episodes (at DDPG's where the paper has none).",
     ('success', 'episodes_to_100', 'episodes_to_100_paper', 'wall_s_to_100'),
     'python -m armfarm.experiments.figure4',
-    tuple((agent, 'sync', 3) for agent in _AGENTS),
+    tuple((agent, 'sync', 3) for agent in _LEARNERS),
   )
 
 
@@ -92,6 +103,20 @@ STORIES = {
   'figure4_pick_place': _figure_4('pick and place'),
   'figure5_reach': _figure_5('reaching'),
   'figure5_door_push': _figure_5('pushing a door open'),
+  'gps_reach': Story(
+    'Figures 4 and 5 of Yahya et al. 2016: reaching under torque control',
+    'Section V-A: BADMM and LQR, eight instances to train on and four to test; every'
+    ' robot at twice real time. The threshold is 90 % of the drop of cost, the negative'
+    ' return, of the median run of GPS.',
+    ('wall_s_to_threshold', 'episodes_to_threshold', 'utilization', 'distance'),
+    'python -m armfarm.experiments.gps_reach',
+    (
+      ('gps', 'sync', 3),
+      ('agps', 'async', 3),
+      ('adgps-4', 'async', 3),
+      ('adgps-8', 'async', 3),
+    ),
+  ),
   'reach': Story(
     'Reaching',
     'Figure 4 of Gu et al. 2016: in lock step, one update a step. 100 % means'
@@ -166,6 +191,14 @@ _LABELS = {
   'updates_per_step': 'updates a step, measured',
   'updates_per_step_set': 'updates a step, set',
   'traces': 'times the program was traced',
+  'wall_s_to_threshold': 'wall clock to the threshold',
+  'episodes_to_threshold': 'rollouts to the threshold',
+  'threshold': 'the threshold, cost',
+  'distance': 'distance from the goal at the end',
+  'utilization': "share of the robots' time in rollouts",
+  'late': 'control steps that were late, worst robot',
+  'staleness': 'mean staleness of gradients',
+  'rollbacks': 'rollbacks',
   'ratio': 'ratio',
   'step_rate': 'control steps a second',
   'step_in_updates': 'a control step of 64, in updates',

@@ -19,7 +19,14 @@ from typing import Any, NamedTuple
 
 # What the metrics of a learning curve begin with; a whole number follows.
 CURVE = 'success_after_'  # training episodes
-CURVES = (CURVE, 'success_at_update_', 'return_at_update_', 'success_at_second_')
+CURVES = (
+  CURVE,
+  'return_after_',
+  'success_at_update_',
+  'return_at_update_',
+  'success_at_second_',
+  'return_at_second_',
+)
 
 _NAME = re.compile(r'[a-z][a-z0-9_-]*')
 _TASK = re.compile(r'[a-zA-Z][\w/:.-]*')  # Gymnasium's ids among them

@@ -206,7 +206,11 @@ def supervisor_options(config: ConfigDict) -> supervisor.Options:
   """Returns the supervisor's part of a config."""
   run = config.run
   return supervisor.Options(
-    run.max_episodes, run.evaluate_every, run.checkpoint_every, run.stop_when_solved
+    run.max_episodes,
+    run.evaluate_every,
+    run.checkpoint_every,
+    run.stop_when_solved,
+    run.get('evaluate_first', False),
   )
 
 

@@ -75,7 +75,7 @@ def evaluate(loaded: Loaded, episodes: int, seed: int) -> Outcome:
   parts = loaded.parts
   keys = jax.random.split(jax.random.key(seed), episodes)
   batch = build.make_batch(parts.task, episodes)
-  totals, success = evaluator.rollout(parts.agent, batch, loaded.variables, keys)
+  totals, success, _ = evaluator.rollout(parts.agent, batch, loaded.variables, keys)
   return Outcome(float(np.mean(success)), float(np.mean(totals)), float(np.std(totals)))
 
 

@@ -84,6 +84,7 @@ def run(
   progress = progress or ProgressLine()
   with workdirs.locked(workdir), opened(parts, launch, workdir, progress) as session:
     try:
+      session.supervisor.begin()
       session.runtime.run(session.supervisor, stop)
       session.supervisor.finish()
     except Diverged as error:

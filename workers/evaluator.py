@@ -58,12 +58,26 @@ def _act(
   return jax.vmap(agent.act, in_axes=(None, 0, 0))(variables, observations, keys), key
 
 
+class Rolled(NamedTuple):
+  """What became of one episode in every instance.
+
+  Attributes:
+    totals: returns, [E].
+    success: at the last step of each, [E].
+    observations: after the last step of each, [E O].
+  """
+
+  totals: np.ndarray
+  success: np.ndarray
+  observations: np.ndarray
+
+
 def rollout(
   agent: agent_types.Agent,
   environment: BatchEnvironment,
   variables: agent_types.Variables,
   keys: chex.PRNGKey,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> Rolled:
   """Runs one episode in every instance, under the evaluation policy.
 
   Args:
@@ -71,9 +85,6 @@ def rollout(
     environment: a batch of E instances; each ends when it does, and rests then.
     variables: of the policy.
     keys: one for each episode, [E]; consumed.
-
-  Returns:
-    Returns [E], and success [E] at the last step of each.
   """
   key = jax.random.fold_in(jax.random.clone(keys)[0], 1)
   observations = np.array(environment.reset(keys))
@@ -87,7 +98,7 @@ def rollout(
     success[running] = step.success
     observations[running] = step.observation
     running = running[~(step.terminated | step.truncated)]
-  return totals, success
+  return Rolled(totals, success, observations)
 
 
 class Evaluator:
@@ -123,7 +134,7 @@ class Evaluator:
     fresh = self._environment.size - self._held_out
     keys = jax.random.split(jax.random.fold_in(self._key, number), fresh)
     keys = jax.numpy.concatenate([jax.random.clone(self._keys), keys])
-    totals, success = rollout(self._agent, self._environment, variables, keys)
+    totals, success, _ = rollout(self._agent, self._environment, variables, keys)
     held_out = slice(None, self._held_out)
     return Trial(
       success=float(np.mean(success[held_out])),

@@ -29,12 +29,14 @@ class Options(NamedTuple):
     evaluate_every: episodes between two trials of the policy.
     checkpoint_every: episodes between two checkpoints.
     stop_when_solved: end once both criteria were met, with the policy that met them.
+    evaluate_first: try the policy before any training, too.
   """
 
   max_episodes: int
   evaluate_every: int
   checkpoint_every: int
   stop_when_solved: bool
+  evaluate_first: bool = False
 
 
 class Request(NamedTuple):
@@ -222,6 +224,12 @@ class Supervisor:
     self._waiting.append(trainer.counters.episodes)
     self._submit(self, request)
     self.stopwatch.skip(time.monotonic() - began)
+
+  def begin(self) -> None:
+    """Does what is due before a run's first episode."""
+    fresh = not self._trainer.counters.episodes and self.criteria.success is None
+    if self._options.evaluate_first and fresh:
+      self.evaluate()
 
   def finish(self) -> None:
     """Ends the run: sees to it that its policy was tried; saves the last checkpoint."""
