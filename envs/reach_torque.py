@@ -18,6 +18,7 @@ The paper has 8 instances to train on, 4 to validate and 4 to test: numbers 0 to
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import resources
 from typing import NamedTuple
 
@@ -40,7 +41,7 @@ class _Reach(NamedTuple):
 
   Attributes:
     arm: see there.
-    spread: of a goal's joint angles around the first ones, rad.
+    spread: of a goal's joint angles around the first ones, [7], rad.
     distance_weight: c1.
     control_weight: c2.
     huber_delta: m.
@@ -48,7 +49,7 @@ class _Reach(NamedTuple):
   """
 
   arm: torque_arm.Arm
-  spread: float
+  spread: np.ndarray
   distance_weight: float
   control_weight: float
   huber_delta: float
@@ -83,7 +84,7 @@ class _Reach(NamedTuple):
 def make(
   *,
   torque: float,
-  spread: float,
+  spread: Sequence[float],
   distance_weight: float,
   control_weight: float,
   huber_delta: float,
@@ -95,7 +96,8 @@ def make(
   Args:
     torque: what an action of one commands, as a part of each joint's torque limit; in
       (0, 1].
-    spread: how far a goal's joint angles may be from the first ones, rad.
+    spread: how far a goal's joint angles may be from the first ones, [7], rad; not
+      negative, and not all nought.
     distance_weight: c1, reward per m^2; positive.
     control_weight: c2, reward per squared action; not negative.
     huber_delta: where the Huber loss turns from a parabola into a line, m.
@@ -116,12 +118,15 @@ def make(
   task.require_not_negative('control_weight', control_weight)
   model = _load(torque)
   arm = torque_arm.find(model, torque)
-  widest = np.min(model.jnt_range[:, 1] - np.abs(arm.home))
-  if not 0 < spread < widest:
-    raise ValueError(f'spread is {spread}: give rad within the limits, < {widest:.2f}')
+  widest = model.jnt_range[:, 1] - np.abs(arm.home)
+  angles = np.asarray(spread, np.float64)
+  fits = angles.shape == widest.shape and ((angles >= 0) & (angles < widest)).all()
+  if not (fits and angles.any()):
+    limits = ', '.join(f'{limit:.2f}' for limit in widest)
+    raise ValueError(f'spread is {spread}: give 7 in rad, one above 0, below {limits}')
   functions = _Reach(
     arm=arm,
-    spread=spread,
+    spread=angles,
     distance_weight=distance_weight,
     control_weight=control_weight,
     huber_delta=huber_delta,

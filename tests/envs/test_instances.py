@@ -66,8 +66,8 @@ def test_the_instances_of_a_config_are_there(numbers, name, count):
   assert asked == set(range(count))
   goals = [_start(tasks.instance(task, number)).goal for number in sorted(asked)]
   assert len(np.unique(goals, axis=0)) == count
-  assert config.agent.state_size + 9 == task.observation_size
-  assert config.agent.steps == task.episode_steps
+  assert config.agent.local.state_size + 9 == task.observation_size
+  assert config.agent.local.steps == task.episode_steps
 
 
 def test_a_config_of_another_task_is_refused():

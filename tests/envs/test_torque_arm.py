@@ -290,7 +290,7 @@ _WRONG = [
   ('episode_steps', 0),
 ]
 _WRONG_OF = {
-  'reach_torque': [('spread', 0), ('spread', 1.2)],
+  'reach_torque': [('spread', x) for x in (0.4, (0,) * 7, (1.2,) * 7)],
   'peg': [
     ('hole_x', float('nan')),
     ('holes_y', ()),
