@@ -103,6 +103,13 @@ STORIES = {
   'figure4_pick_place': _figure_4('pick and place'),
   'figure5_reach': _figure_5('reaching'),
   'figure5_door_push': _figure_5('pushing a door open'),
+  'gps_faults': Story(
+    'A farm of four, one robot lost and one too slow',
+    'ADGPS-4 on reaching under torque control. When a third of the rollouts are in, one'
+    ' pair of workers is killed, and another runs for a tenth of the time from there.',
+    ('success', 'rate_kept', 'rate_kept_by_killed', 'rate_kept_by_slowed'),
+    planned=(('adgps-4', 'async', 3),),
+  ),
   'gps_reach': Story(
     'Figures 4 and 5 of Yahya et al. 2016: reaching under torque control',
     'Section V-A: BADMM and LQR, eight instances to train on and four to test; every'
@@ -194,6 +201,9 @@ _LABELS = {
   'wall_s_to_threshold': 'wall clock to the threshold',
   'episodes_to_threshold': 'rollouts to the threshold',
   'threshold': 'the threshold, cost',
+  'rate_kept': 'rollouts a second, of those before, by each of the others at least',
+  'rate_kept_by_killed': 'the same by the pair that was killed and replaced',
+  'rate_kept_by_slowed': 'the same by the pair that was slowed',
   'distance': 'distance from the goal at the end',
   'utilization': "share of the robots' time in rollouts",
   'late': 'control steps that were late, worst robot',

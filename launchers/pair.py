@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 
 from absl import flags
@@ -28,6 +29,7 @@ def main(argv: list[str]) -> None:
   crew.end_with_parent()
   stop = app.stop_on_signals()
   folder = pathlib.Path(_WORKDIR.value)
+  pairs.pid_path(folder, _NUMBER.value).write_text(str(os.getpid()))
   config = ConfigDict(workdir.read_config(folder)['config'])
   parts = build.make_parts(config)
   shapes, connect = transport.templates(parts), transport.load_reverb().ReverbReplay

@@ -28,6 +28,13 @@ def make_server(parts: build.Parts, replay: types.Replay) -> ParameterServer:
   return ParameterServer(parts.agent, replay, every, parts.keys.trainer)
 
 
+def pid_path(workdir: pathlib.Path, number: int) -> pathlib.Path:
+  """Returns the file that tells the process id of a pair; its folder is made."""
+  folder = workdir / 'pairs'
+  folder.mkdir(exist_ok=True)
+  return folder / f'{number:02d}.pid'
+
+
 def make_local(
   parts: build.Parts, memory: Memory, number: int, first: int = 0
 ) -> LocalWorker:

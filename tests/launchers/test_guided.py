@@ -88,15 +88,16 @@ def test_a_pair_that_is_killed_comes_back_with_its_memory(farm, launch, left):
     run__collectors=2,
     run__max_episodes=100_000,
   )
-  victim = farm.wait_for(lambda: _pairs(process.pid).get(0), 'the first pair')
+  pid = place.workdir / 'pairs' / '00.pid'
 
   def saved(count):
     return lambda: _newest(place, collector=0)['iteration'] >= count
 
   farm.wait_for(saved(3), 'three iterations of the first pair')
-  os.kill(victim, signal.SIGKILL)
+  victim = pid.read_text()
+  os.kill(int(victim), signal.SIGKILL)
   seen = _newest(place, collector=0)
-  farm.wait_for(lambda: _pairs(process.pid).get(0) not in (None, victim), 'another')
+  farm.wait_for(lambda: pid.read_text() not in ('', victim), 'another')
   farm.wait_for(lambda: _newest(place, collector=0)['episode'] > seen['episode'], 'it')
   assert _newest(place, collector=0)['iteration'] >= seen['iteration'] - 1 >= 1
   process.signal(signal.SIGINT)
@@ -113,21 +114,6 @@ def test_a_pair_that_is_killed_comes_back_with_its_memory(farm, launch, left):
 def _newest(place, collector):
   rows = [row for row in place.rows('episode') if row['collector'] == collector]
   return rows[-1] if rows else {'iteration': -1, 'episode': -1}
-
-
-def _pairs(parent):
-  """Process ids of the pairs of a run, by number."""
-  found = {}
-  for pid in map(int, filter(str.isdigit, os.listdir('/proc'))):
-    try:
-      stat = open(f'/proc/{pid}/stat').read().rpartition(')')[2].split()
-      words = open(f'/proc/{pid}/cmdline').read().split('\0')
-    except OSError:
-      continue
-    if int(stat[1]) == parent and 'armfarm.launchers.pair' in words:
-      number = next(word for word in words if word.startswith('--number='))
-      found[int(number.partition('=')[2])] = pid
-  return found
 
 
 @pytest.mark.parametrize(
