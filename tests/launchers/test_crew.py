@@ -25,7 +25,8 @@ def hired(monkeypatch):
   """The processes that were started, each with its arguments."""
   found = []
 
-  def start(role, *arguments):
+  def start(role, *arguments, compiled):
+    assert (role, compiled.name) == ('collector', 'compiled')
     found.append((_Process(), dict(x[2:].split('=') for x in arguments)))
     return found[-1][0]
 
@@ -35,7 +36,9 @@ def hired(monkeypatch):
 
 @pytest.fixture
 def processes(hired, tmp_path):
-  return crew.ProcessCrew(tmp_path, '127.0.0.1:1', 100, lambda _: None, lambda: None)
+  return crew.ProcessCrew(
+    'collector', tmp_path, '127.0.0.1:1', 100, lambda _: None, lambda: None
+  )
 
 
 def _kill(hired):
@@ -62,7 +65,7 @@ def test_a_collector_that_never_works_is_given_up(processes, hired):
 
 def test_a_server_that_died_is_told():
   server = _Process()
-  opened = transport.Opened(types.SimpleNamespace(), '127.0.0.1:1', server)
+  opened = transport.Opened(types.SimpleNamespace(), '127.0.0.1:1', {}, server)
   opened.check()
   server.returncode = 1
   with pytest.raises(UserError, match='server died with code 1'):

@@ -94,11 +94,15 @@ def test_nothing_is_stepped_beyond_its_end(agent, published, ends):
 def test_each_instance_ends_when_it_does(agent, published):
   robots = _Robots(size=4, ends=[2, 1, 4, 2])
   keys = jax.random.split(jax.random.key(5), 4)
-  totals, success = evaluators.rollout(agent, robots, published(2).variables, keys)
+  totals, success, last = evaluators.rollout(
+    agent, robots, published(2).variables, keys
+  )
   (starts,) = robots.begun
   assert robots.stepped == [[0, 1, 2, 3], [0, 2, 3], [2], [2]]
   np.testing.assert_allclose(totals, 2.0 * np.array([2, 1, 4, 2]) + starts, rtol=1e-6)
   np.testing.assert_array_equal(success, starts > 0)
+  np.testing.assert_array_equal(last[:, 0], starts)
+  np.testing.assert_array_equal(last[:, 1], [2, 1, 4, 2])  # not what came later
   assert 0 < success.mean() < 1  # a draw that can tell
 
 

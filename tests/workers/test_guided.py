@@ -267,8 +267,9 @@ def test_pairs_teach_a_server(agent, options, local_maker):
     paired.prepare(gps.portable(agent.init(jax.random.key(0))))
     threads.append(threading.Thread(target=paired.run, args=[stop]))
     threads[-1].start()
-  losses, deadline = [], time.monotonic() + 120
-  while made.counters.updates < 60 or made.counters.episodes < 8 * _N:
+  untaught = made.state()['learner']
+  deadline = time.monotonic() + 120
+  while made.counters.updates < 400 or made.counters.episodes < 8 * _N:
     assert time.monotonic() < deadline
     if len(made.ready) == 2 and made.staleness.gradients == 0:
       made.publish()  # both are there
@@ -276,13 +277,19 @@ def test_pairs_teach_a_server(agent, options, local_maker):
       made.note(local_worker.from_block(block))
     if parcel := replays[1].take(0.01):
       made.receive(parcel)
-      losses.append(made.metrics()['loss'])
   stop.set()
   while any(thread.is_alive() for thread in threads):
     replays[0].take(0.01)
     replays[1].take(0.01)
-  assert np.mean(losses[-10:]) < np.mean(losses[:10])
   assert all(states for states in saved)
+  held = lessons.Memory(2, gps.no_examples(options, _SPEC))
+  held.restore(saved[0][-1]['memory'])
+  examples = lessons.sample(held.latest(), 200, jax.random.key(3))
+  before, after = (
+    float(agent.gradient(learner, examples).loss)
+    for learner in (untaught, made.state()['learner'])
+  )
+  assert after < 0.8 * before, (before, after)
   again = _paired(agent, options, local_maker, 0, replays, [])
   again.restore(saved[0][-1])
   assert again.state()['local']['episode'] == saved[0][-1]['local']['episode'] > 0
