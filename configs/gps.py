@@ -1,4 +1,4 @@
-"""Guided policy search: --config=configs/gps.py:TASK.
+"""Guided policy search: --config=configs/gps.py:TASK, or TASK,pd or TASK,demonstration.
 
 Every number of the system, with its unit and its source. "Yahya" is Yahya et al. 2016;
 "code" the code published with Levine et al. 2016, its peg experiment unless said
@@ -11,24 +11,26 @@ from armfarm.configs import tasks
 
 
 def get_config(which: str = 'peg') -> ConfigDict:
-  """Returns the config of a task.
+  """Returns the config of a task and, after a comma, of what controllers begin with.
 
   Args:
-    which: 'peg' or 'reach_torque'.
+    which: as in 'peg', 'peg,pd' or 'reach_torque,demonstration'.
 
   Raises:
-    ValueError: there is no such task.
+    ValueError: there is no such task, or no such beginning.
   """
-  if which not in _INSTANCES:
-    raise ValueError(
-      f'there is no config gps.py:{which}; choose {", ".join(_INSTANCES)}'
-    )
+  name, _, first = which.partition(',')
+  first = first or 'guessed'
+  if name not in _INSTANCES or first not in _INITIAL:
+    names = ', '.join(f'{x}, {x},pd, {x},demonstration' for x in _INSTANCES)
+    raise ValueError(f'there is no config gps.py:{which}; choose {names}')
   config = ConfigDict()
   config.seed = 0
-  config.task = tasks.TASKS[which]()
-  config.instances = instances(which)
+  config.task = tasks.TASKS[name]()
+  config.instances = instances(name)
   config.agent = agent()
-  config.agent.cost.weights = _WEIGHTS[which]
+  config.agent.cost.weights = _WEIGHTS[name]
+  config.agent.initial = _INITIAL[first]()
   config.replay = replay()
   config.run = run(config)
   return config
@@ -71,7 +73,6 @@ def agent() -> ConfigDict:
   agent.noise_deviation = 2.0  # steps of the filter of exploration noise; code
   agent.local = local()
   agent.cost = cost()
-  agent.initial = initial()
   return agent
 
 
@@ -149,8 +150,8 @@ def cost() -> ConfigDict:
   return cost
 
 
-def initial() -> ConfigDict:
-  """Returns the controller to begin with, around x_0, see `gps.initial.Guess`."""
+def guessed() -> ConfigDict:
+  """Returns a regulator around x_0 to begin with, see `gps.initial.Guess`."""
   initial = ConfigDict()
   initial.kind = 'guessed'
   initial.gains = (7.0,) * 7  # rad/s^2 of an action of one; ours: the shoulder's
@@ -160,6 +161,27 @@ def initial() -> ConfigDict:
   initial.final_weight = 1.0  # times that of other steps; code
   initial.dt = 0.05  # s, of a control step
   return initial
+
+
+def pd() -> ConfigDict:
+  """Returns a controller that keeps x_0 to begin with, see `gps.initial.PD`."""
+  initial = ConfigDict()
+  initial.kind = 'pd'
+  initial.stiffness = 1.0  # actions per rad; ours; code: 10 in N m/rad
+  initial.damping = 0.3  # s, times the stiffness; ours
+  initial.variance = 0.1  # of an action; ours
+  return initial
+
+
+def demonstration() -> ConfigDict:
+  """Returns a recorded trajectory to begin with, and what leads back to it."""
+  initial = pd()
+  initial.kind = 'demonstration'
+  initial.path = 'demonstration.npz'  # as `launchers.evaluate --record` writes it
+  return initial
+
+
+_INITIAL = {'guessed': guessed, 'pd': pd, 'demonstration': demonstration}
 
 
 def replay() -> ConfigDict:

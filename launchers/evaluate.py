@@ -15,6 +15,9 @@ from armfarm.launchers import policy
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.', required=True)
 _EPISODES = flags.DEFINE_integer('episodes', 100, 'Episodes to run.', lower_bound=1)
 _SEED = flags.DEFINE_integer('seed', 1, 'Decides the episodes.')
+_RECORD = flags.DEFINE_string(
+  'record', None, 'Where to record an episode, a demonstration.npz.'
+)
 _PICTURES = flags.DEFINE_boolean(
   'pictures', True, 'Draw the curve and film the policy.'
 )
@@ -33,6 +36,9 @@ def main(argv: list[str]) -> None:
   )
   print(f'  success       {100 * outcome.success:.1f} % of {_EPISODES.value} episodes')
   print(f'  return        {outcome.total:.2f} ± {outcome.deviation:.2f}')
+  if _RECORD.value:
+    path = policy.record(loaded, pathlib.Path(_RECORD.value), _SEED.value)
+    print(f'  recorded      {path}')
   if _PICTURES.value:
     policy.draw(workdir)
 

@@ -14,7 +14,9 @@ from typing import Any
 
 import chex
 import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
+import numpy as np
 
 from armfarm.agents import types as agent_types
 from armfarm.agents.gps import agent as gps
@@ -96,7 +98,7 @@ def make_controller(
       f'there is no initial controller {kind!r}: choose one of {", ".join(_INITIAL)}'
     )
   observation = host.Host(instance(task, 0)).reset(jax.random.key(0))
-  state = jax.numpy.asarray(observation[: options.state_size])
+  state = jnp.asarray(observation[: options.state_size])
   return _INITIAL[kind](numbers, state, options.steps, task.action_size)
 
 
@@ -115,7 +117,28 @@ def _guessed(
   return jax.jit(initial.guessed, static_argnums=(0, 2))(options, state, steps)
 
 
-_INITIAL = {'guessed': _guessed, 'pd': _pd}
+def _demonstrated(
+  numbers: dict[str, Any], state: chex.Array, steps: int, action: int
+) -> lg.Controller:
+  path = numbers.pop('path')
+  try:
+    with np.load(path) as file:
+      observations, actions = file['observation'], file['action']
+  except (OSError, ValueError, KeyError) as error:
+    raise ValueError(
+      f'agent.initial.path is {path!r}, which holds no demonstration ({error}): record'
+      ' one by evaluate --record'
+    ) from error
+  if observations.shape[:1] != (steps,) or actions.shape != (steps, action):
+    raise ValueError(
+      f'{path} demonstrates {len(actions)} steps of {actions.shape[-1]} actions: give'
+      f' one of {steps} steps and {action} actions'
+    )
+  states = jnp.asarray(observations[:, : len(state)])
+  return initial.demonstrated(fill(initial.PD, numbers), states, jnp.asarray(actions))
+
+
+_INITIAL = {'guessed': _guessed, 'pd': _pd, 'demonstration': _demonstrated}
 
 
 def local_options(config: ConfigDict) -> local.Options:

@@ -79,6 +79,37 @@ def evaluate(loaded: Loaded, episodes: int, seed: int) -> Outcome:
   return Outcome(float(np.mean(success)), float(np.mean(totals)), float(np.std(totals)))
 
 
+def record(loaded: Loaded, path: pathlib.Path, seed: int) -> pathlib.Path:
+  """Records one episode that depends on `seed` alone, as a demonstration.
+
+  Args:
+    loaded: whose policy acts.
+    path: of the npz to write: `observation` [T O] before each step, `action` [T A].
+    seed: decides the episode.
+
+  Returns:
+    The path.
+
+  Raises:
+    UserError: it cannot be written.
+  """
+  body = build.make_environment(loaded.parts.task)
+  act = jax.jit(functools.partial(loaded.parts.agent.act, loaded.variables))
+  key = jax.random.key(seed)
+  observation, rows, over = body.reset(jax.random.fold_in(key, 1)), [], False
+  while not over:
+    action = np.asarray(act(observation, key))
+    rows.append((observation, action))
+    step = body.step(action)
+    observation, over = step.observation, step.terminated or step.truncated
+  observations, actions = map(np.stack, zip(*rows, strict=True))
+  try:
+    np.savez(path, observation=observations, action=actions)
+  except OSError as error:
+    raise UserError(f'{path} cannot be written ({error.strerror})') from error
+  return path
+
+
 def film(loaded: Loaded, path: pathlib.Path, episodes: int, seed: int) -> pathlib.Path:
   """Films the policy on several goals.
 

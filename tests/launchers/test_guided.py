@@ -7,6 +7,11 @@ import jax
 import numpy as np
 import pytest
 
+from armfarm.agents.gps import linear_gaussian
+from armfarm.configs import gps as configs
+from armfarm.launchers import build
+from armfarm.launchers import guided
+
 _SMALL = {  # reach_torque with two instances to train on, in iterations of 4 rollouts
   'task.episode_steps': 8,
   'instances.train': '(0,1)',
@@ -73,9 +78,21 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(farm, run, left):
   for (path, leaf), (_, twin) in zip(*ends, strict=True):
     if 'time' not in jax.tree_util.keystr(path):
       np.testing.assert_array_equal(leaf, twin, err_msg=jax.tree_util.keystr(path))
-  shown = farm.start('--nopictures', f'--workdir={whole.workdir}', module='evaluate')
+  path = whole.workdir / 'demonstration.npz'
+  flags = '--nopictures', f'--workdir={whole.workdir}', f'--record={path}'
+  shown = farm.start(*flags, module='evaluate')
   assert shown.wait() == 0, shown.err
   assert 'policy after  80 updates, 8 episodes' in shown.out
+  # Who begins with the demonstration does what it shows.
+  config = configs.get_config('reach_torque,demonstration')
+  config.agent.local.steps = 8
+  numbers = {**config.agent.initial.to_dict(), 'path': str(path)}
+  options = guided.local_options(config)
+  controller = guided.make_controller(numbers, build.make_task(config), options)
+  with np.load(path) as shown:
+    states, actions = shown['observation'][:, :32], shown['action']
+  followed = linear_gaussian.mean_action(controller, states)
+  np.testing.assert_allclose(followed, actions, atol=1e-5)
 
 
 @pytest.mark.reverb
@@ -123,10 +140,19 @@ def _newest(place, collector):
     ([], {'instances__test': '()'}, 'instances.test is (): give some, each once'),
     ([], {'agent__local__steps': 9}, 'agent.local.steps is 9, but an episode has 8'),
     ([], {'agent__initial__kind': 'pid'}, "no initial controller 'pid': choose one of"),
+    (
+      [],
+      {'config': 'configs/gps.py:reach_torque,demonstration'},
+      "agent.initial.path is 'demonstration.npz', which holds no demonstration",
+    ),
     ([], {'agent__local__optimizer': 'ilqr'}, "optimizer is 'ilqr'; choose one of"),
     ([], {'agent__local__pi2__epsilon': 9.0, 'agent__local__optimizer': 'pi2'}, 'log'),
     (['--runtime=fused'], {}, 'controllers are improved on a CPU: take sync or async'),
-    ([], {'config': 'configs/gps.py:reach'}, 'no config gps.py:reach; choose peg'),
+    (
+      [],
+      {'config': 'configs/gps.py:reach'},
+      'no config gps.py:reach; choose peg',
+    ),
   ],
 )
 def test_numbers_that_do_not_fit(launch, left, flags, numbers, says):
