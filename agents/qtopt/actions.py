@@ -66,11 +66,12 @@ def hold(layout: Layout, motion: chex.Array) -> chex.Array:
   chex.assert_rank(motion, 2)
   chex.assert_axis_dimension(motion, 1, layout.motion_size)
   box, pairs = jnp.split(motion, [layout.box], axis=1)
-  pairs = pairs.reshape(-1, layout.angles, 2)
+  count = motion.shape[0]
+  pairs = pairs.reshape(count, layout.angles, 2)
   radius = jnp.sqrt(jnp.sum(pairs**2, axis=2, keepdims=True))
   still = jnp.broadcast_to(jnp.array([0.0, 1.0], pairs.dtype), pairs.shape)
   pairs = jnp.where(radius > 0.0, pairs / jnp.where(radius > 0.0, radius, 1.0), still)
-  pairs = pairs.reshape(-1, 2 * layout.angles)
+  pairs = pairs.reshape(count, 2 * layout.angles)
   return jnp.concatenate([jnp.clip(box, -1.0, 1.0), pairs], axis=1)
 
 
@@ -78,7 +79,7 @@ def turns(angle: chex.Array) -> chex.Array:
   """Returns the sines and cosines of angles [N J], rad, in pairs, [N 2J]."""
   chex.assert_rank(angle, 2)
   pairs = jnp.stack([jnp.sin(angle), jnp.cos(angle)], axis=2)
-  return pairs.reshape(-1, 2 * angle.shape[1])
+  return pairs.reshape(angle.shape[0], 2 * angle.shape[1])
 
 
 def still(layout: Layout) -> chex.Array:

@@ -20,18 +20,20 @@ from armfarm.agents.qtopt.actions import Layout
 
 
 class Options(NamedTuple):
-  """Numbers of the search; the defaults are those of the paper, section 4.2.
+  """Numbers of the search; the defaults of the first three are those of section 4.2.
 
   Attributes:
     samples: N.
     elites: E, the paper's M.
     iterations: I.
+    deviation: of the first samples about nought, in units of the action.
     min_deviation: of the Gaussian that is fitted, in units of the action.
   """
 
   samples: int = 64
   elites: int = 6
   iterations: int = 2
+  deviation: float = 0.7
   min_deviation: float = 0.01
 
 
@@ -67,11 +69,11 @@ class Optimum(NamedTuple):
 
 def check(options: Options) -> None:
   """Raises ValueError unless there are elites to fit to, and samples to fit for."""
-  samples, elites, iterations, _ = options
-  if not (1 <= elites <= samples and iterations >= 1):
+  samples, elites, iterations = options[:3]
+  if not (2 <= elites <= samples and iterations >= 1):
     raise ValueError(
       f'CEM has {samples} samples, {elites} elites and {iterations} iterations;'
-      ' choose at least one of each, and no more elites than samples'
+      ' choose at least two elites, no more than samples, and one iteration'
     )
 
 
@@ -90,12 +92,14 @@ def maximise(
     options: numbers of the search.
     key: consumed.
   """
-  first, *later = jax.random.split(key, options.iterations)
-  drawn = [draw_anywhere(layout, options.samples, first)]
-  values = [objective(drawn[0])]
-  for key_i in later:  # unrolled: in loops, XLA runs convolutions on one core
-    _, best = jax.lax.top_k(values[-1], options.elites)
-    proposal = fit(layout, drawn[-1][best], options.min_deviation)
+  proposal = prior(layout, options.deviation)
+  drawn: list[chex.Array] = []
+  values: list[chex.Array] = []
+  # Unrolled: within loops, XLA runs a convolution on one core.
+  for key_i in jax.random.split(key, options.iterations):
+    if values:
+      _, best = jax.lax.top_k(values[-1], options.elites)
+      proposal = fit(layout, drawn[-1][best], options.min_deviation)
     drawn.append(draw(layout, proposal, options.samples, key_i))
     values.append(objective(drawn[-1]))
   every_action, every_value = jnp.concatenate(drawn), jnp.concatenate(values)
@@ -104,16 +108,12 @@ def maximise(
   return Optimum(every_action[best], every_value[best], every_action, every_value)
 
 
-def draw_anywhere(layout: Layout, samples: int, key: chex.PRNGKey) -> chex.Array:
-  """Draws uniformly from all actions, [N A]; the key is consumed."""
-  key_box, key_angle, key_command = jax.random.split(key, 3)
-  box = jax.random.uniform(key_box, [samples, layout.box], minval=-1.0)
-  angle = jax.random.uniform(
-    key_angle, [samples, layout.angles], minval=-jnp.pi, maxval=jnp.pi
+def prior(layout: Layout, deviation: float) -> Proposal:
+  """Returns what the first samples are drawn from: all commands, all directions."""
+  size, ways = layout.motion_size, len(layout.commands) + 1
+  return Proposal(
+    jnp.zeros(size), jnp.full([size], deviation), jnp.full([ways], 1.0 / ways)
   )
-  ways = len(layout.commands) + 1
-  chosen = choose(layout, jnp.full([ways], 1.0 / ways), samples, key_command)
-  return jnp.concatenate([box, actions.turns(angle), chosen], axis=1)
 
 
 def draw(
@@ -148,8 +148,8 @@ def choose(
 def fit(layout: Layout, elites: chex.Array, min_deviation: float) -> Proposal:
   """Fits a proposal to the best samples.
 
-  The motion's is the Gaussian of highest likelihood with a diagonal covariance, the
-  commands' their frequencies among the elites and one vote shared by all choices.
+  The motion's is a Gaussian with a diagonal covariance, that of a sample; the commands'
+  are their frequencies among the elites and one vote shared by all choices.
 
   Args:
     layout: of the action.
@@ -161,5 +161,5 @@ def fit(layout: Layout, elites: chex.Array, min_deviation: float) -> Proposal:
   none = 1.0 - jnp.sum(commands, axis=1, keepdims=True)
   votes = jnp.sum(jnp.concatenate([none, commands], axis=1), axis=0)
   weights = (votes + 1.0 / votes.shape[0]) / (elites.shape[0] + 1.0)
-  deviation = jnp.maximum(jnp.std(motion, axis=0), min_deviation)
+  deviation = jnp.maximum(jnp.std(motion, axis=0, ddof=1), min_deviation)
   return Proposal(jnp.mean(motion, axis=0), deviation, weights)
