@@ -2,12 +2,12 @@
 
   python benchmarks/qtopt.py
 
-Prints, for the network of 64 x 64 pixels and minibatches of 32, labelled steps a second:
-the Bellman update of a minibatch and one gradient step, apart and in one program. Of
-the search it prints milliseconds an action, with that network for one state and with an
-MLP of two layers of 100 units for one state and for 32; and for the latter, what share
-of the search is the network, by two bare passes over as many samples. All take turns,
-round by round, so that a change of the machine's speed meets them alike.
+Prints, for the network of 64 x 64 pixels and minibatches of 32, labelled steps a
+second: the Bellman update of a minibatch and one gradient step, apart and in one
+program. Of the search it prints milliseconds an action, with that network for one state
+and with an MLP of two layers of 100 units for one state and for 32; and for the latter,
+what share of the search is the network, by two bare passes over as many samples. All
+take turns, round by round, so that a change of the machine's speed meets them alike.
 """
 
 from __future__ import annotations
@@ -105,15 +105,17 @@ def searching() -> Calls:
   spec = types.Spec(observation_size=20, action_size=5)
   agent, model = qtopt.make(spec, _MLP), qtopt.build(spec, _MLP)
   state = jax.jit(agent.init)(jax.random.key(0))
-  target, keys = agent.variables(state).target, jax.random.split(jax.random.key(1), 32)
+  target = agent.variables(state).target
+  keys = jax.random.key_data(jax.random.split(jax.random.key(1), _BATCH))
   embed = functools.partial(model.network.apply, target, train=False, method='embed')
   score = functools.partial(model.network.apply, target, train=False, method='score')
   embedding = jax.jit(embed)(jnp.ones([_BATCH, 20]))
   samples = jnp.zeros([2, _BATCH, model.config.cem.samples, 5])
   search = functools.partial(qtopt.greedy, model, target)
 
-  def found(embedding: Any, key: Any) -> Any:
-    return search(embedding, key)[:2]
+  # Keys as their data: a typed one would be dispatched in Python.
+  def found(embedding: Any, data: Any) -> Any:
+    return search(embedding, jax.random.wrap_key_data(data))[:2]
 
   @jax.jit
   def bare(embedding: Any, samples: Any) -> Any:
@@ -121,8 +123,9 @@ def searching() -> Calls:
     return [each(embedding, actions) for actions in samples]
 
   one, many = jax.jit(found), jax.jit(jax.vmap(found))
+  first, key = embedding[0], keys[0]
   return {
-    'search_1': lambda: one(embedding[0], keys[0]),
+    'search_1': lambda: one(first, key),
     'search_32': lambda: many(embedding, keys),
     'bare_32': lambda: bare(embedding, samples),
   }

@@ -147,7 +147,7 @@ class Tower64(nn.Module):
   def __call__(self, x: chex.Array, train: bool) -> chex.Array:
     """Maps images [B 64 64 3] to features [B 8 8 32]."""
     # Strides, not pools: on a CPU the gradient of pooling took as long as all the rest.
-    x = Convolution(32, 8, self.norm, stride=4)(x, train)  # 16 x 16
+    x = Convolution(16, 8, self.norm, stride=4)(x, train)  # 16 x 16
     x = Convolution(32, 3, self.norm, stride=2)(x, train)  # 8 x 8
     return nn.Conv(32, (3, 3), use_bias=False, kernel_init=_kernel_init)(x)
 
