@@ -339,7 +339,16 @@ def test_a_step_of_the_published_network(config, filmed):
   image = jnp.asarray(random.integers(0, 256, [2, 472, 472, 3], np.uint8))
   observation = networks.Observation(image, jnp.array([[0.0, 0.1], [1.0, 0.2]]))
   examples = qtopt.Example(observation, filmed.action[:2], jnp.array([0.0, 1.0]))
-  state = jax.jit(agent.init)(jax.random.key(0))
+  shapes = jax.eval_shape(agent.init, jax.random.key(0))
+
+  def draw(x):  # quicker than compiling `init`
+    return 0.03 * random.normal(size=x.shape) if x.ndim > 1 else np.ones(x.shape)
+
+  params, ones = jax.tree.map(
+    lambda x: jnp.asarray(draw(x), x.dtype), (shapes.params, shapes.statistics)
+  )
+  state = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+  state = state._replace(params=params, statistics=ones, target=params)
   network = qtopt.build(spec, config._replace(network='grasping472')).network
   variables = agent.variables(state).target
   forward = jax.jit(functools.partial(network.apply, train=False))
@@ -368,6 +377,7 @@ _UPDATES = 500
 _SMALL = types.Spec(observation_size=1, action_size=3)
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1))
 def _experience(layout, count):
   """Random actions at both states; the next observation is -x."""
   action = cem.draw(layout, cem.prior(layout, 0.7), count, jax.random.key(0))
