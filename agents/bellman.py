@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import chex
 import jax
+import jax.numpy as jnp
 
 from armfarm.agents import types
+
+DOUBLE_Q = ('single', 'double', 'clipped')
 
 
 def continuation(
@@ -75,3 +80,57 @@ def td_error(
 
 
 batch_td_error = jax.vmap(td_error, in_axes=(0, 0, 0, None, None))
+
+
+def double_q(kind: str, q_1: chex.Array, q_2: chex.Array) -> chex.Array:
+  """V(x'), both critics asked at the action that the first one likes best.
+
+  Kalashnikov et al. 2018, F.4: V(x') = min_i Q_i(x', argmax_u Q_1(x', u)), clipped
+  double Q-learning (Fujimoto et al. 2018); their ablations are the other two.
+
+  Args:
+    kind: 'single' for Q_1, whose choice it was; 'double' for Q_2; 'clipped' for the
+      smaller one.
+    q_1: Q_1(x', u'), any shape.
+    q_2: Q_2(x', u'), the same shape.
+  """
+  chex.assert_equal_shape([q_1, q_2])
+  if kind == 'clipped':
+    return jnp.minimum(q_1, q_2)
+  return {'single': q_1, 'double': q_2}[kind]
+
+
+class Lag(NamedTuple):
+  """Copies of something that changes, for a target network that lags.
+
+  Attributes:
+    waiting: the copy made last, less than a period ago.
+    lagged: the copy before it, at least one period old and less than two.
+  """
+
+  waiting: types.Params
+  lagged: types.Params
+
+
+def lag(state: Lag, newest: types.Params, step: chex.Array, period: int) -> Lag:
+  """Lets copies grow older, and takes one every `period` steps.
+
+  One copy would be fresh once a period, and a target network that has just been
+  copied has nothing to say. Of two, the older is 1.5 periods old in the mean.
+
+  Args:
+    state: of the step before.
+    newest: what is copied.
+    step: counted from 1, [].
+    period: steps between copies.
+  """
+  chex.assert_rank(step, 0)
+  due = step % period == 0
+
+  def pick(new: chex.Array, old: chex.Array) -> chex.Array:
+    return jnp.where(due, new, old)
+
+  return Lag(
+    jax.tree.map(pick, newest, state.waiting),
+    jax.tree.map(pick, state.waiting, state.lagged),
+  )

@@ -182,6 +182,16 @@ STORIES = {
     ('ratio', 'trainer_rate', 'update_rate', 'sampler_rate'),
     'make bench',
   ),
+  'qtopt': Story(
+    'What QT-Opt computes',
+    'Random data on a CPU: 64 x 64 pixels, minibatches of 32, labels and updates apart'
+    ' and in one program; an action by CEM with that network, and searches with an MLP'
+    ' of two layers of 100, of one state and of 32, with the share of two bare passes'
+    ' in the latter. `load` is how many processes shared the two cores. Medians of'
+    ' rounds in turn.',
+    ('labelled_steps', 'label', 'update', 'act', 'search_1', 'bare_of_search_32'),
+    'python benchmarks/qtopt.py',
+  ),
 }
 # What a metric is called; those not listed follow under their own names.
 _LABELS = {

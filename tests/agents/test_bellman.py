@@ -68,3 +68,25 @@ def test_a_batch_is_its_examples(variant):
 def test_a_column_of_values_is_refused():
   with pytest.raises(AssertionError):
     bellman.td_error(_transition(1, 0), jnp.zeros([1]), jnp.float32(_V), _GAMMA, True)
+
+
+@pytest.mark.parametrize(
+  ('kind', 'expected'),
+  [('single', [1.0, 4.0]), ('double', [2.0, 3.0]), ('clipped', [1.0, 3.0])],
+)
+def test_double_q(variant, kind, expected):
+  function = variant(lambda *q: bellman.double_q(kind, *q))
+  assert function(jnp.array([1.0, 4.0]), jnp.array([2.0, 3.0])).tolist() == expected
+
+
+def test_lag(variant):
+  # With a period of 3, theta(t) = t and theta(0) = 0: copies at 3, 6, 9 and 12, of
+  # which the older is 3 to 5 steps old once there are two.
+  step = variant(lambda *x: bellman.lag(*x, 3))
+  state, seen = bellman.Lag(jnp.int32(0), jnp.int32(0)), []
+  for t in range(1, 13):
+    state = step(state, jnp.int32(t), jnp.int32(t))
+    seen.append((int(state.waiting), int(state.lagged)))
+  waiting, lagged = zip(*seen, strict=True)
+  assert waiting == (0, 0, 3, 3, 3, 6, 6, 6, 9, 9, 9, 12)
+  assert lagged == (0, 0, 0, 0, 0, 3, 3, 3, 6, 6, 6, 9)

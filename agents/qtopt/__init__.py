@@ -1,0 +1,1 @@
+"""QT-Opt: a critic without an actor."""

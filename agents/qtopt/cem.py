@@ -1,0 +1,165 @@
+"""The cross-entropy method: argmax_a f(a) by sampling (Rubinstein and Kroese 2004).
+
+As in section 4.2 of Kalashnikov et al. 2018: draw N actions, fit a distribution to the
+best of them, draw the next N from it. What the paper leaves open is in
+`docs/decisions.md`. Letters as in `armfarm.agents.qtopt.actions`, and [N] samples of an
+iteration, [E] elites, [I] iterations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from armfarm.agents.qtopt import actions
+from armfarm.agents.qtopt.actions import Layout
+
+
+class Options(NamedTuple):
+  """Numbers of the search; the defaults of the first three are those of section 4.2.
+
+  Attributes:
+    samples: N.
+    elites: E, the paper's M.
+    iterations: I.
+    deviation: of the first samples about nought, in units of the action.
+    min_deviation: of the Gaussian that is fitted, in units of the action.
+  """
+
+  samples: int = 64
+  elites: int = 6
+  iterations: int = 2
+  deviation: float = 0.7
+  min_deviation: float = 0.01
+
+
+class Proposal(NamedTuple):
+  """What the next samples are drawn from.
+
+  Attributes:
+    mean: of the motion, [M].
+    deviation: of the motion, [M].
+    weights: probabilities of the choices among the commands, [K].
+  """
+
+  mean: chex.Array
+  deviation: chex.Array
+  weights: chex.Array
+
+
+class Optimum(NamedTuple):
+  """What a search found.
+
+  Attributes:
+    action: the best of all samples, [A].
+    value: of the objective there, [].
+    actions: all samples, [I*N A], for pictures; compiled away where nobody looks.
+    values: theirs, [I*N].
+  """
+
+  action: chex.Array
+  value: chex.Array
+  actions: chex.Array
+  values: chex.Array
+
+
+def check(options: Options) -> None:
+  """Raises ValueError unless there are elites to fit to, and samples to fit for."""
+  samples, elites, iterations = options[:3]
+  if not (2 <= elites <= samples and iterations >= 1):
+    raise ValueError(
+      f'CEM has {samples} samples, {elites} elites and {iterations} iterations;'
+      ' choose at least two elites, no more than samples, and one iteration'
+    )
+
+
+def maximise(
+  objective: Callable[[chex.Array], chex.Array],
+  layout: Layout,
+  options: Options,
+  key: chex.PRNGKey,
+) -> Optimum:
+  """Maximises an objective over the actions of a layout.
+
+  Args:
+    objective: `actions [N A] -> values [N]`; called once an iteration, always with
+      actions within bounds.
+    layout: of the action.
+    options: numbers of the search.
+    key: consumed.
+  """
+  proposal = prior(layout, options.deviation)
+  drawn: list[chex.Array] = []
+  values: list[chex.Array] = []
+  # Unrolled: within loops, XLA runs a convolution on one core.
+  for key_i in jax.random.split(key, options.iterations):
+    if values:
+      _, best = jax.lax.top_k(values[-1], options.elites)
+      proposal = fit(layout, drawn[-1][best], options.min_deviation)
+    drawn.append(draw(layout, proposal, options.samples, key_i))
+    values.append(objective(drawn[-1]))
+  every_action, every_value = jnp.concatenate(drawn), jnp.concatenate(values)
+  chex.assert_rank(every_value, 1)
+  best = jnp.argmax(every_value)
+  return Optimum(every_action[best], every_value[best], every_action, every_value)
+
+
+def prior(layout: Layout, deviation: float) -> Proposal:
+  """Returns what the first samples are drawn from: all commands, all directions."""
+  size, ways = layout.motion_size, len(layout.commands) + 1
+  return Proposal(
+    jnp.zeros(size), jnp.full([size], deviation), jnp.full([ways], 1.0 / ways)
+  )
+
+
+def draw(
+  layout: Layout, proposal: Proposal, samples: int, key: chex.PRNGKey
+) -> chex.Array:
+  """Draws from a proposal and holds to the bounds, [N A]; the key is consumed."""
+  key_motion, key_command = jax.random.split(key)
+  noise = jax.random.normal(key_motion, [samples, layout.motion_size])
+  motion = proposal.mean[None] + proposal.deviation[None] * noise
+  chosen = choose(layout, proposal.weights, samples, key_command)
+  return jnp.concatenate([actions.hold(layout, motion), chosen], axis=1)
+
+
+def choose(
+  layout: Layout, weights: chex.Array, samples: int, key: chex.PRNGKey
+) -> chex.Array:
+  """Draws commands [N D] systematically: every count is N w, up or down to a whole.
+
+  Args:
+    layout: of the action.
+    weights: of the choices, [K], summing to 1.
+    samples: N.
+    key: consumed.
+  """
+  chex.assert_rank(weights, 1)
+  marks = (jnp.arange(samples) + jax.random.uniform(key)) / samples
+  edges = jnp.cumsum(weights)[:-1]
+  chosen = jnp.sum(marks[:, None] >= edges[None], axis=1)
+  return actions.choices(layout)[chosen]
+
+
+def fit(layout: Layout, elites: chex.Array, min_deviation: float) -> Proposal:
+  """Fits a proposal to the best samples.
+
+  The motion's is a Gaussian with a diagonal covariance, that of a sample; the commands'
+  are their frequencies among the elites and one vote shared by all choices.
+
+  Args:
+    layout: of the action.
+    elites: [E A].
+    min_deviation: see `Options`.
+  """
+  chex.assert_rank(elites, 2)
+  motion, commands = jnp.split(elites, [layout.motion_size], axis=1)
+  none = 1.0 - jnp.sum(commands, axis=1, keepdims=True)
+  votes = jnp.sum(jnp.concatenate([none, commands], axis=1), axis=0)
+  weights = (votes + 1.0 / votes.shape[0]) / (elites.shape[0] + 1.0)
+  deviation = jnp.maximum(jnp.std(motion, axis=0, ddof=1), min_deviation)
+  return Proposal(jnp.mean(motion, axis=0), deviation, weights)
