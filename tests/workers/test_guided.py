@@ -63,7 +63,7 @@ def options():
 @pytest.fixture(scope='module')
 def agent(options):
   numbers = configs.agent().to_dict()
-  for name in ('name', 'cost', 'initial'):
+  for name in ('name', 'cost'):
     del numbers[name]
   config = guided.fill(gps.Config, numbers)._replace(local=options, hidden=(8,))
   penalty = costs.Penalty(0.0, 1.0, 1e-3, logarithmic=False)
