@@ -415,9 +415,10 @@ def test_learns(config, target, loss, normalization):
     examples, _ = agent.label(agent.variables(state), (), batch, key_label)
     return agent.update(state, examples, key_update)
 
-  *keys, key_search = jax.random.split(jax.random.key(1), _UPDATES + 1)
+  key_learn, key_search = jax.random.split(jax.random.key(1))
+  keys = jax.random.split(key_learn, _UPDATES)
   learn = jax.jit(lambda state, keys: jax.lax.scan(iterate, state, keys))
-  state, metrics = learn(jax.jit(agent.init)(jax.random.key(2)), jnp.stack(keys))
+  state, metrics = learn(jax.jit(agent.init)(jax.random.key(2)), keys)
   search = jax.jit(jax.vmap(functools.partial(qtopt.search, model), (None, 0, 0)))
   found = search(
     agent.variables(state), jnp.array([[-1.0], [1.0]]), jax.random.split(key_search)

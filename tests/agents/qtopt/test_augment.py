@@ -28,9 +28,9 @@ def test_no_change_is_none(variant):
 
 
 def test_brightness():
-  # A tenth of 255 is 25.5; 250 + 25.5 is cut at 255.
-  assert _relit([[0, 100, 250]], brightness=0.1) == [[26, 126, 255]]
-  assert _relit([[0, 100, 250]], brightness=-0.1) == [[0, 74, 224]]
+  # 0.11 of 255 is 28.05; 250 + 28.05 is cut at 255.
+  assert _relit([[0, 100, 250]], brightness=0.11) == [[28, 128, 255]]
+  assert _relit([[0, 100, 250]], brightness=-0.11) == [[0, 72, 222]]
 
 
 def test_contrast():
