@@ -12,6 +12,7 @@ import portpicker
 
 from armfarm.launchers import build
 from armfarm.launchers import crew
+from armfarm.launchers import guided
 from armfarm.launchers.app import UserError
 from armfarm.replay import memory
 from armfarm.replay import types
@@ -90,7 +91,7 @@ def opened(kind: str, parts: build.Parts, workdir: pathlib.Path) -> Iterator[Ope
     UserError: Reverb is asked for and not installed.
   """
   max_blocks = parts.config.replay.max_blocks
-  names = sorted(build.templates(parts)[0].keys() - {'online'})
+  names = [guided.GRADIENTS] if build.is_guided(parts.config) else []
   if kind == 'memory':
     others = {name: memory.MemoryReplay(max_blocks) for name in names}
     yield Opened(memory.MemoryReplay(max_blocks), None, others)
