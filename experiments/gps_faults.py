@@ -26,6 +26,7 @@ from armfarm.experiments import results
 from armfarm.experiments import rows
 from armfarm.launchers import app
 from armfarm.launchers import pairs
+from armfarm.workers import records
 from armfarm.workers.checkpoints import write_json
 
 _NAME = 'gps_faults'
@@ -41,17 +42,9 @@ def make_job(seed: int) -> jobs.Job:
   return job._replace(name=_NAME, workdir=jobs.runs(_NAME) / f'adgps-4-{seed}')
 
 
-def rollouts(workdir: pathlib.Path) -> list[dict[str, Any]]:
-  """Returns the rollouts so far, in the order in which they arrived."""
-  path = workdir / 'metrics.jsonl'
-  lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-  found = [json.loads(line) for line in lines if line.endswith('\n')]
-  return [row for row in found if row['kind'] == 'episode']
-
-
 def counts(workdir: pathlib.Path) -> dict[str, Any]:
   """Returns when it is and how many rollouts each robot has made."""
-  robots = [row['collector'] for row in rollouts(workdir)]
+  robots = [row['collector'] for row in records.read(workdir, 'episode')]
   made = [robots.count(number) for number in (_KILLED, _SLOWED, *_OTHERS)]
   return {'seconds': time.monotonic(), 'rollouts': made}
 
@@ -63,7 +56,7 @@ def disturb(job: jobs.Job) -> None:
   """
   seen = []
   for goal in (1, _AT):
-    while len(rollouts(job.workdir)) < goal:
+    while len(records.read(job.workdir, 'episode')) < goal:
       time.sleep(0.1 * _PERIOD)
     seen.append(counts(job.workdir))
   _signal(job, _KILLED, signal.SIGKILL)

@@ -25,6 +25,7 @@ from armfarm.launchers import guided
 from armfarm.launchers import pictures
 from armfarm.launchers import policy
 from armfarm.workers import evaluator
+from armfarm.workers import records
 
 NAME = 'gps_reach'
 PACE = 2.0  # times real time; all robots, whatever the variant
@@ -109,7 +110,7 @@ def collect(job: jobs.Job, source: rows.Source) -> list[rows.Row]:
   """Returns the rows of a finished run."""
   numbers = jobs.summary_rows(job, source, _METRICS, {})
   first = numbers[0]
-  learner = jobs.last_learner(job.workdir)
+  learner = records.read(job.workdir, 'learner')[-1]
   found = {
     'distance': (100 * final_distance(job.workdir), 'cm'),
     'utilization': (100 * learner['utilization'], '%'),

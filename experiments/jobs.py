@@ -178,13 +178,6 @@ def curve_rows(
   return found
 
 
-def last_learner(workdir: pathlib.Path) -> dict[str, Any]:
-  """Returns the last row of the learner's own metrics."""
-  lines = (workdir / 'metrics.jsonl').read_text().splitlines()
-  found = [row for row in map(json.loads, lines) if row['kind'] == 'learner']
-  return found[-1]
-
-
 def updates_to_100(job: Job) -> float | None:
   """Returns the updates of a finished job until 100 %, None where it had none."""
   curve = pictures.read_curve(job.workdir)

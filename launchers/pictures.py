@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterator
 import copy
 import functools
 import itertools
-import json
 import math
 import os
 import pathlib
 import subprocess
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import chex
 import imageio_ffmpeg
@@ -31,6 +30,7 @@ from armfarm.envs.host import Host
 from armfarm.envs.task import Array
 from armfarm.envs.task import Environment
 from armfarm.envs.task import Task
+from armfarm.workers import records
 
 Policy = Callable[[Array], Array]
 
@@ -93,15 +93,8 @@ class Curve(NamedTuple):
 
 def read_curve(workdir: pathlib.Path) -> Curve:
   """Reads `metrics.jsonl`; a last line that was cut short is left out."""
-  rows: list[dict[str, Any]] = []
-  for line in (workdir / 'metrics.jsonl').read_text().splitlines(keepends=True):
-    if line.endswith('\n'):
-      rows.append(json.loads(line))
-  episodes = [row for row in rows if row['kind'] == 'episode']
-  trials = sorted(
-    (row for row in rows if row['kind'] == 'evaluation'),
-    key=lambda row: row['episodes'],
-  )
+  episodes = records.read(workdir, 'episode')
+  trials = sorted(records.read(workdir, 'evaluation'), key=lambda row: row['episodes'])
   fields = ('episodes', 'updates', 'seconds', 'success', 'total')
   return Curve(
     np.array([row['total'] for row in episodes]),

@@ -62,6 +62,17 @@ class Records:
       self._board.close()
 
 
+def read(workdir: pathlib.Path, kind: str) -> list[dict[str, Any]]:
+  """Returns the rows of one kind in `metrics.jsonl`, the oldest first.
+
+  A last line that was cut short is left out; there are no rows where there is no file.
+  """
+  path = workdir / 'metrics.jsonl'
+  lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+  rows = [json.loads(line) for line in lines if line.endswith('\n')]
+  return [row for row in rows if row['kind'] == kind]
+
+
 class Progress(Protocol):
   """Where a run tells people how it is doing."""
 

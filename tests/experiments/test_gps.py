@@ -6,6 +6,7 @@ import pytest
 
 from armfarm.experiments import gps_faults
 from armfarm.experiments import gps_reach
+from armfarm.workers import records
 
 
 def _cost(*values):
@@ -40,7 +41,7 @@ def test_rollouts_are_counted_by_robot(tmp_path):
   lines += ['{"kind": "evaluation"}\n', '{"kind": "episode", "collector": 0}\n']
   (tmp_path / 'metrics.jsonl').write_text(''.join(lines) + '{"kind": "episo')
   assert gps_faults.counts(tmp_path)['rollouts'] == [1, 0, 3, 0]
-  assert gps_faults.rollouts(tmp_path / 'nothing') == []
+  assert records.read(tmp_path / 'nothing', 'episode') == []
 
 
 def test_every_variant_is_a_run_of_its_own():
