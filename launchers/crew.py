@@ -137,7 +137,6 @@ class ProcessCrew:
     check_server: Callable[[], None],
   ):
     self._role = role
-    self._compiled = (workdir / 'compiled').absolute()
     self._arguments = [f'--workdir={workdir}', f'--address={address}']
     self._margin = margin
     self._warn = warn
@@ -154,7 +153,6 @@ class ProcessCrew:
       *self._arguments,
       f'--number={number}',
       f'--first_episode={first_episode}',
-      compiled=self._compiled,
     )
 
   def check(self, next_episode: Callable[[int], int]) -> None:
@@ -188,24 +186,12 @@ class ProcessCrew:
       end(process)
 
 
-def start_role(
-  role: str, *arguments: str, compiled: pathlib.Path | None = None
-) -> subprocess.Popen[bytes]:
-  """Starts `armfarm.launchers.<role>` as a process that ends with this one.
-
-  Args:
-    role: name of the launcher.
-    *arguments: its flags.
-    compiled: folder where JAX keeps what it has compiled for those who come later.
-  """
+def start_role(role: str, *arguments: str) -> subprocess.Popen[bytes]:
+  """Starts `armfarm.launchers.<role>` as a process that ends with this one."""
   command = [sys.executable, '-m', f'armfarm.launchers.{role}', *arguments]
   # A session of its own: Ctrl-C reaches this process alone, which then ends the others.
   environment = {**os.environ, 'CUDA_VISIBLE_DEVICES': '', 'JAX_PLATFORMS': 'cpu'}
   environment[_PARENT] = str(os.getpid())
-  if compiled:
-    environment['JAX_COMPILATION_CACHE_DIR'] = str(compiled)
-    environment['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
-    environment['JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES'] = '-1'
   return subprocess.Popen(command, start_new_session=True, env=environment)
 
 

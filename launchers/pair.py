@@ -6,6 +6,7 @@ import os
 import pathlib
 
 from absl import flags
+import jax
 from ml_collections import ConfigDict
 
 from armfarm.launchers import app
@@ -23,6 +24,13 @@ _NUMBER = flags.DEFINE_integer('number', None, 'Of this pair.', required=True)
 _FIRST = flags.DEFINE_integer('first_episode', 0, 'Number of the first rollout.')
 
 
+def share_compiled(folder: pathlib.Path) -> None:
+  """Has JAX keep what it compiles, for the pairs that come later."""
+  jax.config.update('jax_compilation_cache_dir', str(folder.absolute() / 'compiled'))
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+  jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
+
+
 def main(argv: list[str]) -> None:
   """Works until told to stop or left alone."""
   del argv
@@ -30,6 +38,7 @@ def main(argv: list[str]) -> None:
   stop = app.stop_on_signals()
   folder = pathlib.Path(_WORKDIR.value)
   pairs.pid_path(folder, _NUMBER.value).write_text(str(os.getpid()))
+  share_compiled(folder)
   config = ConfigDict(workdir.read_config(folder)['config'])
   parts = build.make_parts(config)
   shapes, connect = transport.templates(parts), transport.load_reverb().ReverbReplay

@@ -5,7 +5,7 @@ metrics.jsonl  one line an episode, evaluation and learner record
 tensorboard/   the same for TensorBoard
 checkpoints/   see `armfarm.workers.checkpoints`
 pairs/         likewise, of each pair of guided policy search
-compiled/      what one collector's process has compiled, for the others
+compiled/      what one pair has compiled, for the others
 summary.json   the outcome
 curve.png, videos/
 """
