@@ -104,6 +104,55 @@ def peg() -> ConfigDict:
   return task
 
 
+def grasp_state() -> ConfigDict:
+  """Grasping from a bin, by the objects' poses (Kalashnikov et al. 2018, D)."""
+  task = ConfigDict()
+  task.name = 'grasp_state'
+  task.bin_size = (0.27, 0.19)  # m along x and y, inside; ours: blind grasps, 1 in 5
+  task.wall_height = 0.04  # m; ours: an object leans on it, an open hand passes over
+  task.margin = 0.035  # m, of the gripper's middle from the walls; ours
+  task.floor = 0.008  # m, least height of the fingers' tips; ours
+  task.ceiling = 0.22  # m, their greatest height; ours: a little over where they begin
+  task.step_size = 0.06  # m along each axis in a step of 0.2 s; ours
+  task.max_turn = 0.5  # rad in a step of 0.2 s; ours: what the last joint can do
+  task.train_objects = 240  # ours
+  task.test_objects = 60  # ours
+  task.unseen = False  # whether the objects are those to test with
+  task.in_bin = (4, 10)  # objects, fewest and most; Kalashnikov, 5
+  task.radius = (0.03, 0.045)  # m, of the sphere around an object; ours: graspable
+  task.mass = (0.03, 0.15)  # kg; ours
+  task.friction = (0.7, 1.2)  # ours: between wood and rubber
+  task.lift_height = 0.13  # m, of the fingers' tips; Kalashnikov, algorithm 2
+  task.step_reward = -0.05  # of every step but the last; Kalashnikov, 5
+  task.learned_termination = True  # Kalashnikov, D.4; False: algorithm 2
+  task.observes_gripper = True  # its status and height; Kalashnikov, D.1
+  task.image_size = ()  # pixels, height and width; (): poses in place of an image
+  task.episode_steps = 20  # steps at most; Kalashnikov, 5
+  return task
+
+
+def grasp() -> ConfigDict:
+  """The same from images, of which the network sees 64 x 64 pixels."""
+  task = grasp_state()
+  task.name = 'grasp'
+  task.image_size = (72, 72)  # pixels; ours: room for random crops, as in the paper
+  return task
+
+
+def grasp472() -> ConfigDict:
+  """The same from images of the paper's size, of which the network sees 472 x 472."""
+  task = grasp()
+  task.image_size = (512, 640)  # pixels; Kalashnikov, D
+  return task
+
+
+def grasp_few() -> ConfigDict:
+  """The same with one to three objects in the bin, to begin a curriculum with."""
+  task = grasp_state()
+  task.in_bin = (1, 3)  # objects, fewest and most; ours
+  return task
+
+
 def gym(id: str) -> ConfigDict:
   """Any Gymnasium environment with Box spaces, by its id."""
   task = ConfigDict()
@@ -128,6 +177,10 @@ TASKS = {
   'pick_place': pick_place,
   'reach_torque': reach_torque,
   'peg': peg,
+  'grasp_state': grasp_state,
+  'grasp_few': grasp_few,
+  'grasp': grasp,
+  'grasp472': grasp472,
 }
 NAMES = (*TASKS, 'gym/ID')
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import functools
 
 from armfarm.envs import door
+from armfarm.envs import grasp
 from armfarm.envs import peg
 from armfarm.envs import pick_place
 from armfarm.envs import reach
@@ -23,4 +24,6 @@ TASKS: dict[str, Callable[..., Task]] = {
   'pick_place': pick_place.make,
   'reach_torque': reach_torque.make,
   'peg': peg.make,
+  'grasp_state': grasp.make,
+  'grasp': grasp.make,
 }

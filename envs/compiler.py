@@ -26,6 +26,12 @@ def options(version: str, backend: str) -> dict[str, bool]:
   return {}
 
 
+def flags(version: str) -> str:
+  """Returns the same for a whole process on a CPU, as words of `XLA_FLAGS`."""
+  chosen = options(version, 'cpu')
+  return ' '.join(f'--{name}={str(value).lower()}' for name, value in chosen.items())
+
+
 def jit(function: Callable[..., Any], **arguments: Any) -> Callable[..., Any]:
   """Compiles as `jax.jit` does, without the emitter where it is at fault.
 
@@ -44,6 +50,5 @@ def prepare_devices(count: int) -> None:
   they are set for the whole process. Accelerators are left as they are.
   """
   jax.config.update('jax_num_cpu_devices', count)
-  needed = options(jax.__version__, 'cpu')
-  flags = [f'--{name}={str(value).lower()}' for name, value in needed.items()]
-  os.environ['XLA_FLAGS'] = ' '.join([os.environ.get('XLA_FLAGS', ''), *flags]).strip()
+  given = os.environ.get('XLA_FLAGS', '')
+  os.environ['XLA_FLAGS'] = f'{given} {flags(jax.__version__)}'.strip()

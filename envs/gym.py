@@ -22,13 +22,14 @@ import numpy as np
 
 from armfarm import envs
 from armfarm.configs import tasks
+from armfarm.envs import camera
 from armfarm.envs import host
 from armfarm.envs import task
 
 IDS = {name: f'armfarm/{name.title().replace("_", "")}-v0' for name in envs.TASKS}
 
 
-class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
+class TaskEnv(gymnasium.Env[Any, np.ndarray]):
   """One instance of a task on native MuJoCo, with Gymnasium's interface.
 
   `info` has `is_success`: the task's criterion holds after the step.
@@ -62,10 +63,7 @@ class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
       raise ValueError(f"render_mode is {render_mode!r}: give 'rgb_array' or None")
     config = tasks.TASKS[name]().to_dict() | numbers
     made = envs.TASKS[config.pop('name')](**config)
-    limit = task.OBSERVATION_LIMIT
-    self.observation_space = gymnasium.spaces.Box(
-      -limit, limit, (made.observation_size,), np.float32
-    )
+    self.observation_space = _observation_space(made)
     self.action_space = gymnasium.spaces.Box(-1, 1, (made.action_size,), np.float32)
     self.metadata = self.metadata | {'render_fps': round(1 / made.control_period)}
     self.render_mode = render_mode
@@ -75,7 +73,7 @@ class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
 
   def reset(
     self, *, seed: int | None = None, options: dict[str, Any] | None = None
-  ) -> tuple[np.ndarray, dict[str, Any]]:
+  ) -> tuple[Any, dict[str, Any]]:
     """Begins an episode; see `gymnasium.Env`.
 
     Args:
@@ -83,18 +81,16 @@ class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
       options: none are known.
 
     Returns:
-      The first observation, [O], and nothing more.
+      The first observation, [O] or a dictionary, and nothing more.
     """
     del options
     super().reset(seed=seed)
     if seed is not None or self._key is None:
       self._key = jax.random.key(int(self.np_random.integers(2**32)))
     self._key, key = jax.random.split(self._key)
-    return self._body.reset(key), {}
+    return _plain(self._body.reset(key)), {}
 
-  def step(
-    self, action: np.ndarray
-  ) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+  def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
     """Takes one control step; see `gymnasium.Env`.
 
     Args:
@@ -110,7 +106,7 @@ class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     step = self._body.step(action)
     info = {'is_success': step.success}
     reward = float(step.reward)
-    return step.observation, reward, step.terminated, step.truncated, info
+    return _plain(step.observation), reward, step.terminated, step.truncated, info
 
   def render(self) -> np.ndarray | None:
     """Takes a picture, [height, width, 3], uint8; None without a render mode."""
@@ -119,6 +115,23 @@ class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
   def close(self) -> None:
     """Frees the renderer."""
     self._body.close()
+
+
+def _observation_space(made: task.Task) -> gymnasium.Space[Any]:
+  """A vector or, where there is a camera, a dictionary of an image and a vector."""
+  limit = task.OBSERVATION_LIMIT
+  vector = gymnasium.spaces.Box(-limit, limit, (made.observation_size,), np.float32)
+  if made.view is None:
+    return vector
+  pixels = (made.view.height, made.view.width, 3)
+  image = gymnasium.spaces.Box(0, 255, pixels, np.uint8)
+  return gymnasium.spaces.Dict({'image': image, 'state': vector})
+
+
+def _plain(observation: Any) -> Any:
+  """Returns an observation as its space has it."""
+  named = isinstance(observation, camera.Observation)
+  return observation._asdict() if named else observation
 
 
 for _name, _id in IDS.items():

@@ -1,7 +1,7 @@
 """A task on native MuJoCo: one instance, or a batch of them on threads.
 
 The fastest way to step on a CPU, and what a collector uses. Both bodies compute
-bit for bit the same, and both hold to five rules:
+bit for bit the same, and both hold to six rules:
 
   - What a step returns is read from the state after it. `mj_step` leaves positions,
     sensors and the like one physics step behind, so they are brought up to date.
@@ -12,6 +12,7 @@ bit for bit the same, and both hold to five rules:
     follows from positions is brought up to date.
   - A mocap body named `target` stands where the first three numbers of the goal say,
     for pictures alone.
+  - Where a time limit is part of the MDP, the last step terminates the episode.
 
 Letters as in `task.py`, and [N] numbers of `mjSTATE_INTEGRATION`, [I] instances
 picked from the batch.
@@ -28,7 +29,10 @@ import mujoco
 from mujoco import batch as mujoco_batch
 import numpy as np
 
+from armfarm.envs import camera
 from armfarm.envs.task import Array
+from armfarm.envs.task import Data
+from armfarm.envs.task import Fields
 from armfarm.envs.task import Start
 from armfarm.envs.task import Step
 from armfarm.envs.task import Task
@@ -62,6 +66,7 @@ class Host:
     self._steps = 0
     self._running = False
     self._renderer: mujoco.Renderer | None = None
+    self._film = camera.Film(self._model, task.view) if task.view else None
 
   def reset(self, key: chex.PRNGKey) -> Array:
     """Begins an episode.
@@ -78,13 +83,22 @@ class Host:
     data.qpos[:] = start.qpos
     data.qvel[:] = start.qvel
     self._goal = np.asarray(start.goal, np.float64)
-    self._place_bodies()
+    self._set_model()
     if self._target is not None:
       data.mocap_pos[self._target] = self._goal[:3]
+    if self._task.settling:
+      mujoco.mj_step(model, data, self._task.settling)
     mujoco.mj_step1(model, data)
     self._steps = 0
     self._running = True
-    return self._task.observe(data, self._goal)
+    return self.observe()
+
+  def observe(self) -> Array:
+    """What is observed now: after the last step, or what `reset` has returned."""
+    state = self._task.observe(self._data, self._goal)
+    if self._film is None:
+      return state
+    return camera.Observation(self._film.take(self._data), state)
 
   def step(self, action: Array) -> Step:
     """Takes one control step; see `task.Environment`.
@@ -109,14 +123,14 @@ class Host:
       data.eq_active[:] = task.active(data)
     mujoco.mj_step1(self._model, data)
     self._steps += 1
-    terminated = bool(task.terminated(data, goal))
-    truncated = not terminated and self._steps >= self.episode_steps
+    late = np.bool_(self._steps >= self.episode_steps)
+    reward, terminated, truncated = _outcome(task, data, goal, action, late)
     self._running = not (terminated or truncated)
     return Step(
-      observation=task.observe(data, goal),
-      reward=task.reward(data, goal, action),
-      terminated=terminated,
-      truncated=truncated,
+      observation=self.observe(),
+      reward=reward,
+      terminated=bool(terminated),
+      truncated=bool(truncated),
       success=bool(task.success(data, goal)),
     )
 
@@ -134,7 +148,7 @@ class Host:
     """
     _check_state(state, like=self.state())
     self._goal = state['goal'].copy()
-    self._place_bodies()
+    self._set_model()
     mujoco.mj_setState(self._model, self._data, state['physics'], _STATE)
     mujoco.mj_step1(self._model, self._data)
     self._steps = int(state['steps'])
@@ -160,14 +174,16 @@ class Host:
     return renderer.render()
 
   def close(self) -> None:
-    """Frees the renderer, if there is one; a later `render` makes another."""
+    """Frees what renders, if there is such; who asks for a picture makes another."""
     if self._renderer is not None:
       self._renderer.close()
       self._renderer = None
+    if self._film is not None:
+      self._film.close()
 
-  def _place_bodies(self) -> None:
-    if self._task.place is not None:
-      self._model.body_pos[self._task.movable, :] = self._task.place(self._goal)
+  def _set_model(self) -> None:
+    for name, (rows, values) in _fields(self._task, self._goal).items():
+      getattr(self._model, name)[rows] = values
 
 
 class HostBatch:
@@ -205,6 +221,12 @@ class HostBatch:
     self._goal = np.zeros((size, *_goal_shape(task)))
     self._steps = np.zeros(size, np.int64)
     self._running = np.zeros(size, bool)
+    # Asked in vain: a field that is first read between two calls is zero till the next.
+    task.control(self._batch, np.zeros((size, task.action_size)))
+    self._film = None
+    if task.view is not None:
+      self._pictured = copy.copy(task.model), mujoco.MjData(task.model)
+      self._film = camera.Film(self._pictured[0], task.view)
 
   def reset(self, keys: chex.PRNGKey, ids: Sequence[int] | None = None) -> Array:
     """Begins an episode in some instances, in all by default.
@@ -231,11 +253,14 @@ class HostBatch:
     if self._target is not None:
       self._batch.mocap_pos[rows, self._target] = goal[:, :3]
     self._goal[rows] = goal
-    self._place_bodies()
-    self._batch.forward(rows, stage=_UP_TO_VELOCITY)
+    self._set_model()
+    if self._task.settling:
+      self._batch.step(rows, nstep=self._task.settling, stage=_UP_TO_VELOCITY)
+    else:
+      self._batch.forward(rows, stage=_UP_TO_VELOCITY)
     self._steps[rows] = 0
     self._running[rows] = True
-    return self._task.observe(self._batch, self._goal)[rows]
+    return self._observe(rows)
 
   def step(self, actions: Array, ids: Array | None = None) -> Step:
     """Takes one control step in some instances, in all by default.
@@ -266,17 +291,16 @@ class HostBatch:
       batch.eq_active[rows] = task.active(batch)[rows]
       batch.forward(ids, stage=_UP_TO_VELOCITY)
     self._steps[rows] += 1
-    terminated = np.asarray(task.terminated(batch, goal))
-    truncated = ~terminated & (self._steps >= self.episode_steps)
+    late = self._steps >= self.episode_steps
+    reward, terminated, truncated = _outcome(task, batch, goal, every, late)
     self._running[rows] = ~(terminated | truncated)[rows]
-    step = Step(
-      observation=task.observe(batch, goal),
-      reward=task.reward(batch, goal, every),
-      terminated=terminated,
-      truncated=truncated,
-      success=np.asarray(task.success(batch, goal)),
+    return Step(
+      observation=self._observe(rows),
+      reward=reward[rows],
+      terminated=terminated[rows],
+      truncated=truncated[rows],
+      success=np.asarray(task.success(batch, goal))[rows],
     )
-    return Step(*(field[rows] for field in step))
 
   def state(self) -> dict[str, Array]:
     """What `restore` needs: physics [B N], goal [B G], steps [B], running [B]."""
@@ -291,14 +315,60 @@ class HostBatch:
     _check_state(state, like=self.state())
     self._batch.state[:] = state['physics']
     self._goal = state['goal'].copy()
-    self._place_bodies()
+    self._set_model()
+    self._batch.forward(stage=_UP_TO_VELOCITY)  # a task may act on what follows from it
     self._steps = state['steps'].copy()
     self._running = state['running'].copy()
 
-  def _place_bodies(self) -> None:
-    if self._task.place is not None:
-      positions = self._batch.expand('body_pos')  # the same array in every call
-      positions[:, self._task.movable] = self._task.place(self._goal)
+  def close(self) -> None:
+    """Frees what renders, if there is such; the next step makes another."""
+    if self._film is not None:
+      self._film.close()
+
+  def _observe(self, rows: Array | slice) -> Array:
+    state = self._task.observe(self._batch, self._goal)[rows]
+    if self._film is None:
+      return state
+    model, data = self._pictured
+    images = []
+    for row in np.arange(self.size)[rows]:
+      self._batch.get_model(int(row), model)
+      self._batch.get_data(int(row), data)
+      images.append(self._film.take(data))
+    return camera.Observation(np.stack(images), state)
+
+  def _set_model(self) -> None:
+    for name, (rows, values) in _fields(self._task, self._goal).items():
+      self._batch.expand(name)[:, rows] = values  # the same array in every call
+
+
+def _outcome(
+  task: Task, data: Data, goal: Array, action: Array, late: Array
+) -> tuple[Array, Array, Array]:
+  """Reward, and whether episodes terminated or are truncated, [B] each.
+
+  Args:
+    task: what is done.
+    data: after the step.
+    goal: [B G].
+    action: of the step, [B A].
+    late: whether it was the last one that the time limit allows, [B].
+  """
+  reward = task.reward(data, goal, action)
+  terminated = np.asarray(task.terminated(data, goal, action))
+  if task.final_reward is None:
+    return reward, terminated, late & ~terminated
+  terminated = terminated | late
+  reward = np.where(terminated, task.final_reward(data, goal), reward)
+  return reward, terminated, np.zeros_like(terminated)
+
+
+def _fields(task: Task, goal: Array) -> Fields:
+  """What of the model is the episode's own; see `Task.place` and `Task.fields`."""
+  fields = dict(task.fields(goal)) if task.fields is not None else {}
+  if task.place is not None:
+    fields['body_pos'] = np.array(task.movable), task.place(goal)
+  return fields
 
 
 def _goal_shape(task: Task) -> tuple[int, ...]:

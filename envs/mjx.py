@@ -72,8 +72,11 @@ class Mjx(Env):
     """Puts the model on the device.
 
     Raises:
-      ValueError: its integrator is another than `implicitfast`.
+      ValueError: its integrator is another than `implicitfast`, or the task asks for
+        what native MuJoCo alone does.
     """
+    if task.final_reward or task.fields or task.settling or task.view:
+      raise ValueError(f'{task.name} does not run on MJX: take native MuJoCo')
     if task.model.opt.integrator != mujoco.mjtIntegrator.mjINT_IMPLICITFAST:
       raise ValueError(f'the model of {task.name} needs integrator="implicitfast"')
     self._task = task
@@ -133,7 +136,7 @@ class Mjx(Env):
       pipeline_state=data,
       obs=task.observe(data, goal),
       reward=task.reward(data, goal, action),
-      done=task.terminated(data, goal).astype(jnp.float32),
+      done=task.terminated(data, goal, action).astype(jnp.float32),
       metrics=state.metrics | {'success': task.success(data, goal).astype(jnp.float32)},
     )
 

@@ -24,6 +24,7 @@ import mujoco
 import numpy as np
 
 from armfarm.envs import arrays
+from armfarm.envs import camera
 
 _ACTION_LIMIT = 1 + 1e-6  # lets float32 round past 1
 _INSTANCES = 0  # the seed of the instances of tasks that name none
@@ -31,6 +32,7 @@ OBSERVATION_LIMIT = 100.0  # rad, rad/s or m; no task of ours is ever beyond
 
 Array = Any  # numpy or JAX: a task computes in the arrays that it is given
 Data = Any
+Fields = dict[str, tuple[Array, Array]]  # of a model: name -> rows, and what is there
 
 
 class Start(NamedTuple):
@@ -56,15 +58,15 @@ class Task(NamedTuple):
     model: the MuJoCo model, at rest in its first keyframe.
     substeps: physics steps in a control step.
     episode_steps: control steps until the time limit.
-    observation_size: O.
+    observation_size: O, without an image.
     action_size: A; actions lie in [-1, 1].
     reset: `key -> Start`; the key is consumed.
     control: `(data, action [B A]) -> ctrl [B U]`, in the actuators' units.
     observe: `(data, goal [B G]) -> observation [B O]`.
     reward: `(data, goal [B G], action [B A]) -> reward [B]`.
     success: `(data, goal [B G]) -> bool [B]`, read at the last step.
-    terminated: `(data, goal [B G]) -> bool [B]`, the end of the MDP itself,
-      never the time limit.
+    terminated: `(data, goal [B G], action [B A]) -> bool [B]`, after the step of that
+      action: the end of the MDP itself, never the time limit.
     active: `data -> bool [B E]`, which equality constraints hold from now on. It is
       asked after the last physics step of every control step, when positions,
       velocities and `data.eq_active` are the only fields up to date. None: they never
@@ -75,6 +77,14 @@ class Task(NamedTuple):
     instance: `(number, key) -> Start`, a numbered instance; the key perturbs it where
       the task does so. It raises ValueError for a number that there is not. None: the
       number decides the key of `reset`.
+    final_reward: `(data, goal [B G]) -> reward [B]`, of the last step in place of
+      `reward`. With it the time limit is part of the MDP, which ends there: the last
+      step terminates. None: a time limit cuts an episode, and pays what any step pays.
+    fields: `goal [B G] -> {name of a field of the model: (rows, [B ...])}`, what else
+      of the model is the episode's own. None: nothing is.
+    settling: physics steps at rest between `Start` and the first observation.
+    view: what a camera shows. An observation is then a `camera.Observation`, with what
+      `observe` returns as its state. None: there is no camera.
   """
 
   name: str
@@ -88,11 +98,15 @@ class Task(NamedTuple):
   observe: Callable[[Data, Array], Array]
   reward: Callable[[Data, Array, Array], Array]
   success: Callable[[Data, Array], Array]
-  terminated: Callable[[Data, Array], Array]
+  terminated: Callable[[Data, Array, Array], Array]
   active: Callable[[Data], Array] | None = None
   movable: tuple[int, ...] = ()
   place: Callable[[Array], Array] | None = None
   instance: Callable[[int, chex.PRNGKey], Start] | None = None
+  final_reward: Callable[[Data, Array], Array] | None = None
+  fields: Callable[[Array], Fields] | None = None
+  settling: int = 0
+  view: camera.View | None = None
 
   @property
   def control_period(self) -> float:
@@ -160,9 +174,9 @@ def checked_action(action: Array, shape: tuple[int, ...]) -> np.ndarray:
   return action
 
 
-def never(data: Data, goal: Array) -> Array:
+def never(data: Data, goal: Array, action: Array) -> Array:
   """The `terminated` of tasks that nothing but their time limit ends, bool [B]."""
-  del data
+  del data, action
   return arrays.namespace(goal).zeros(goal.shape[:-1], bool)
 
 

@@ -29,6 +29,7 @@ from armfarm.agents import bellman
 from armfarm.agents import devices
 from armfarm.agents import types
 from armfarm.agents.networks import Normalization
+from armfarm.agents.networks import join
 from armfarm.agents.qtopt import actions
 from armfarm.agents.qtopt import augment
 from armfarm.agents.qtopt import cem
@@ -141,11 +142,6 @@ class Model(NamedTuple):
   optimizer: optax.GradientTransformation
   config: Config
   spec: types.Spec
-
-
-def join(params: Any, statistics: Any) -> Any:
-  """Returns the variables of one network as flax takes them."""
-  return {'params': params, 'batch_stats': statistics}
 
 
 def init(model: Model, key: chex.PRNGKey) -> LearnerState:

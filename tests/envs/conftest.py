@@ -20,6 +20,15 @@ def numbers():
   }
 
 
+@pytest.fixture(scope='session')
+def opengl():
+  """Skips a test of pictures where there can be none."""
+  try:
+    mujoco.Renderer(mujoco.MjModel.from_xml_string('<mujoco/>'), 8, 8).close()
+  except Exception as error:  # each of the OpenGL libraries has errors of its own
+    pytest.skip(f'no OpenGL, no picture: {error!r}')
+
+
 class _Lifter:
   """Closes the fingers on the stick, then lifts it by differential inverse kinematics.
 
@@ -175,6 +184,68 @@ class _Pusher:
     return jacobian.reshape(9, -1)
 
 
+class _Grasper:
+  """Goes over an object with room around it, turns across, closes, rises; tries again.
+
+  It sees what any policy sees of `grasp_state`: observations [I O].
+  """
+
+  _STEP = 0.06  # m, of an action of one
+  _REACH = (0.095, 0.055)  # m, from the bin's middle: an open hand has room there
+  _TRIED = 0.05  # m, of height, at which it looks what it has
+
+  def __init__(self, task):
+    del task
+
+  def __call__(self, observations):
+    """Observations [I O] -> actions [I 8]."""
+    rows = observations.astype(np.float64)
+    return np.stack([self._act(row[:6], row[6:].reshape(-1, 12)) for row in rows])
+
+  def _act(self, gripper, things):
+    things = things[things[:, 9:].any(axis=1)]
+    is_closed, height = gripper[4] > 0.5, gripper[5]
+    action = np.array([0.0, 0, 0, 0, 1, 0, 0, 0])
+    if is_closed and height > 0.14:
+      action[7] = 1
+    elif is_closed and height > self._TRIED and not self._has(things):
+      action[6] = 1
+    elif is_closed:
+      action[2] = 1
+    else:
+      self._approach(action, gripper, things)
+    return action
+
+  def _has(self, things):
+    return (np.linalg.norm(things[:, :3], axis=1) < 0.05).any()
+
+  def _approach(self, action, gripper, things):
+    """Fills in an action that comes nearer to a grasp, or closes."""
+    off = np.abs(gripper[:2] + things[:, :2]) > self._REACH
+    apart = np.linalg.norm(things[:, None, :2] - things[:, :2], axis=-1)
+    apart += np.eye(len(things))
+    room = np.minimum(apart.min(axis=1), 0.08)  # for the fingers
+    far = np.linalg.norm(things[:, :2], axis=1)
+    thing = things[(far + off.any(axis=1) - 3 * room).argmin()]
+    turn = self._across(thing, np.arctan2(*gripper[2:4]))
+    action[3:5] = np.sin(turn), np.cos(turn)
+    action[:2] = np.clip(thing[:2] / self._STEP, -1, 1)
+    if np.abs(thing[:2]).max() > 0.012 or abs(turn) > 0.3:
+      return
+    down = max(thing[2] - 0.015, 0.008 - gripper[5])
+    action[2] = np.clip(down / self._STEP, -1, 1)
+    action[5] = abs(down) < 0.006
+
+  def _across(self, thing, heading):
+    """The turn, rad, after which the fingers close where the box is narrowest."""
+    first, second = thing[3:9].reshape(3, 2).T
+    axes = np.stack([first, second, np.cross(first, second)], axis=1)
+    angles = np.linspace(-np.pi / 2, np.pi / 2, 37)
+    sides = np.stack([np.cos(angles), np.sin(angles), 0 * angles], axis=1)
+    narrow = angles[(np.abs(sides @ axes) @ thing[9:]).argmin()]
+    return (narrow - heading) % np.pi - np.pi / 2  # at home they close along y
+
+
 def _straight(pose, goal):
   del pose
   return goal
@@ -197,4 +268,5 @@ def scripts():
     'pick_place': _Lifter,
     'reach_torque': functools.partial(_Pusher, where=_straight),
     'peg': functools.partial(_Pusher, where=_from_above),
+    'grasp_state': _Grasper,
   }

@@ -47,6 +47,14 @@ def test_this_jax_knows_the_option_if_it_is_given_it():
       compiled(1.0)
 
 
+def test_jit_gives_the_option(monkeypatch):
+  given = {}
+  monkeypatch.setattr(jax, 'jit', lambda function, **options: given.update(options))
+  compiler.jit(abs)
+  backend = jax.default_backend()
+  assert given == {'compiler_options': compiler.options(jax.__version__, backend)}
+
+
 def test_arguments_of_jit_are_passed_on():
   compiled = compiler.jit(lambda x, n: x + n, static_argnums=1, donate_argnums=0)
   given = jnp.ones(3)

@@ -1,7 +1,5 @@
 """What every environment owes its caller: every task of `TASKS` on every body."""
 
-import functools
-
 import jax
 import numpy as np
 import pytest
@@ -9,6 +7,7 @@ import pytest
 from armfarm import envs
 from armfarm.envs import host
 from armfarm.envs.task import OBSERVATION_LIMIT
+from armfarm.envs.task import never
 
 _STEPS = 12  # of an episode, where its length does not matter
 
@@ -22,14 +21,13 @@ class _Rows:
 
   def reset(self, seed):
     if self.size == 1:
-      return self.body.reset(jax.random.key(seed))[None]
+      return _stacked(self.body.reset(jax.random.key(seed)))
     return self.body.reset(jax.random.split(jax.random.key(seed), self.size))
 
   def step(self, actions):
     if self.size > 1:
       return self.body.step(actions)
-    step = self.body.step(actions[0])
-    return step._make(np.asarray(field)[None] for field in step)
+    return _stacked(self.body.step(actions[0]))
 
   def play(self, actions):
     return [self.step(action) for action in actions]
@@ -37,6 +35,19 @@ class _Rows:
   def random_actions(self, seed, steps=_STEPS):
     shape = (steps, self.size, self.body.action_size)
     return np.random.default_rng(seed).uniform(-1, 1, shape).astype(np.float32)
+
+
+def _stacked(tree):
+  return jax.tree.map(lambda x: np.asarray(x)[None], tree)
+
+
+def _vector(observation):
+  """What a network takes beside an image, or all where there is none."""
+  return getattr(observation, 'state', observation)
+
+
+def _equal(tree, other):
+  return jax.tree.all(jax.tree.map(np.array_equal, tree, other))
 
 
 def _host(task):
@@ -49,8 +60,17 @@ def _host_batch(task):
 
 @pytest.fixture(params=sorted(envs.TASKS))
 def make_task(request, numbers):
-  make = functools.partial(envs.TASKS[request.param], **numbers[request.param])
-  return functools.partial(make, episode_steps=_STEPS)
+  """Makes a task that ends at its limit alone, whatever the actions."""
+  if request.param == 'grasp':
+    request.getfixturevalue('opengl')
+
+  def make(**other):
+    chosen = numbers[request.param] | {'episode_steps': _STEPS} | other
+    if 'in_bin' in chosen:
+      chosen['in_bin'] = (1, 3)  # more take longer, and nothing else
+    return envs.TASKS[request.param](**chosen)._replace(terminated=never)
+
+  return make
 
 
 @pytest.fixture(params=[_host, _host_batch])
@@ -65,9 +85,7 @@ def rows(make_task, run):
 
 def _assert_equal(steps, others):
   assert len(steps) == len(others)
-  for step, other in zip(steps, others, strict=True):
-    for name, mine, theirs in zip(step._fields, step, other, strict=True):
-      np.testing.assert_array_equal(mine, theirs, err_msg=name)
+  jax.tree.map(np.testing.assert_array_equal, list(steps), list(others))
 
 
 def test_shapes_and_types_are_those_of_the_task(make_task, rows):
@@ -78,8 +96,11 @@ def test_shapes_and_types_are_those_of_the_task(make_task, rows):
   first = rows.reset(0)
   step = rows.step(rows.random_actions(0)[0])
   for observation in (first, step.observation):
-    assert observation.shape == (rows.size, task.observation_size)
-    assert observation.dtype == np.float32
+    assert _vector(observation).shape == (rows.size, task.observation_size)
+    assert _vector(observation).dtype == np.float32
+    if task.view is not None:
+      assert observation.image.shape == (rows.size, *task.view[1:], 3)
+      assert observation.image.dtype == np.uint8
   assert step.reward.dtype == np.float32
   for field in step[1:]:
     assert field.shape == (rows.size,)
@@ -89,26 +110,26 @@ def test_shapes_and_types_are_those_of_the_task(make_task, rows):
 
 def test_what_was_returned_stays_as_it_was(rows):
   first = rows.reset(0)
-  kept = first.copy()
+  kept = jax.tree.map(np.copy, first)
   step, after = rows.play(rows.random_actions(0, steps=2))
-  np.testing.assert_array_equal(first, kept)
-  assert not np.array_equal(step.observation, after.observation)
+  assert _equal(first, kept)
+  assert not _equal(step.observation, after.observation)
 
 
 def test_a_seed_decides_an_episode(rows):
   actions = rows.random_actions(1)
   first = rows.reset(7)
   steps = rows.play(actions)
-  np.testing.assert_array_equal(rows.reset(7), first)
+  assert _equal(rows.reset(7), first)
   _assert_equal(rows.play(actions), steps)
-  assert not np.array_equal(rows.reset(8), first)
+  assert not _equal(rows.reset(8), first)
 
 
 def test_an_episode_leaves_nothing_to_the_next(make_task, run):
   used, fresh = run(make_task()), run(make_task())
   used.reset(1)
   used.play(used.random_actions(1))
-  np.testing.assert_array_equal(used.reset(2), fresh.reset(2))
+  assert _equal(used.reset(2), fresh.reset(2))
   state = fresh.body.state()
   for name, value in used.body.state().items():
     np.testing.assert_array_equal(value, state[name], err_msg=name)
@@ -126,9 +147,10 @@ def test_whole_episodes_stay_finite(make_task, run, kind):
     actions = np.full_like(actions, 1 if kind == 'ones' else -1)
   rows.reset(3)
   for step in rows.play(actions):
-    assert np.isfinite(step.observation).all()
+    assert np.isfinite(_vector(step.observation)).all()
     assert np.isfinite(step.reward).all()
-    assert (np.abs(step.observation) <= OBSERVATION_LIMIT).all()  # nothing flies apart
+    vector = _vector(step.observation)
+    assert (np.abs(vector) <= OBSERVATION_LIMIT).all()  # nothing flies apart
 
 
 @pytest.mark.parametrize('value', [np.nan, np.inf, -np.inf, 1.001, -1.001, 1e300])
@@ -168,24 +190,26 @@ def test_nothing_steps_before_a_reset_or_after_the_end(rows):
   rows.play(actions)
 
 
-def test_the_time_limit_truncates_with_the_true_last_observation(make_task, run):
+def test_the_time_limit_ends_with_the_true_last_observation(make_task, run):
   short, long = run(make_task()), run(make_task(episode_steps=2 * _STEPS))
   actions = short.random_actions(5)
   first = short.reset(5)
   long.reset(5)
   steps, others = short.play(actions), long.play(actions)
-  for step in steps[:-1]:
-    assert not step.truncated.any()
-  assert steps[-1].truncated.all()
-  assert not steps[-1].terminated.any()
-  assert not others[-1].truncated.any()
-  np.testing.assert_array_equal(steps[-1].observation, others[-1].observation)
-  assert not np.array_equal(steps[-1].observation, first)
+  for step in (*steps[:-1], *others[:-1]):
+    assert not (step.truncated | step.terminated).any()
+  # A limit that is part of the MDP terminates, any other truncates.
+  in_mdp = make_task().final_reward is not None
+  assert (steps[-1].terminated == in_mdp).all()
+  assert (steps[-1].truncated != in_mdp).all()
+  assert not (others[-1].truncated | others[-1].terminated).any()
+  assert _equal(steps[-1].observation, others[-1].observation)
+  assert not _equal(steps[-1].observation, first)
 
 
 @pytest.mark.parametrize('limit', [1, _STEPS])
 def test_termination_is_no_truncation(make_task, run, limit):
-  def always(data, goal):
+  def always(data, goal, action):
     return np.ones(goal.shape[:-1], bool)
 
   rows = run(make_task(episode_steps=limit)._replace(terminated=always))

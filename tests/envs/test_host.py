@@ -8,6 +8,7 @@ import pytest
 from armfarm import envs
 from armfarm.envs import host
 from armfarm.envs import reach
+from armfarm.envs.task import never
 
 _STEPS = 20
 
@@ -17,10 +18,11 @@ def task(numbers):
   return reach.make(**{**numbers['reach'], 'episode_steps': _STEPS})
 
 
-@pytest.fixture(params=sorted(envs.TASKS))
+@pytest.fixture(params=sorted(set(envs.TASKS) - {'grasp'}))
 def any_task(request, numbers):
   numbers = numbers[request.param] | {'episode_steps': _STEPS}
-  return envs.TASKS[request.param](**numbers)
+  # Random actions may terminate an episode: here nothing but its limit does.
+  return envs.TASKS[request.param](**numbers)._replace(terminated=never)
 
 
 def _keys(size, seed=0):
@@ -78,7 +80,8 @@ def test_some_instances_begin_anew_while_others_go_on(any_task):
     np.testing.assert_array_equal(mine.observation[[0, 2]], theirs.observation[[0, 2]])
     np.testing.assert_array_equal(mine.reward[[0, 2]], theirs.reward[[0, 2]])
     np.testing.assert_array_equal(mine.observation[1], single.observation)
-  np.testing.assert_array_equal(mine.truncated, [True, False, True])
+  over = mine.truncated | mine.terminated
+  np.testing.assert_array_equal(over, [True, False, True])
   with pytest.raises(RuntimeError, match=r'\[0 2\]'):
     batch.step(actions[0])
   batch.reset(_keys(2), ids=[0, 2])
@@ -150,19 +153,9 @@ def test_an_opening_door_is_restored_bit_for_bit(door, scripts, steps):
   assert observation[23] < -0.1  # opened on
 
 
-def _opengl_is_missing():
-  try:
-    mujoco.Renderer(mujoco.MjModel.from_xml_string('<mujoco/>'), 8, 8).close()
-  except Exception as error:  # each of the OpenGL libraries has errors of its own
-    return f'no OpenGL, no picture: {error!r}'
-  return ''
-
-
 @pytest.fixture
-def camera(task):
-  reason = _opengl_is_missing()
-  if reason:
-    pytest.skip(reason)
+def camera(task, opengl):
+  del opengl
   body = host.Host(task)
   yield body
   body.close()

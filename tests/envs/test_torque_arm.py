@@ -179,7 +179,7 @@ def test_reward_and_success_by_hand(name, make, xp, leading, apart, distance):
   success = task.success(data, goal)
   assert success.shape == leading
   assert (success == (d <= 0.05)).all()
-  assert not task.terminated(data, goal).any()
+  assert not task.terminated(data, goal, action).any()
 
 
 def _play(task, policy, seed=1):

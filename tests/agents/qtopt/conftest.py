@@ -8,43 +8,36 @@ import pytest
 from armfarm.agents import types
 from armfarm.agents.qtopt import actions
 from armfarm.agents.qtopt import agent as qtopt
-from armfarm.agents.qtopt import augment
 from armfarm.agents.qtopt import cem
 from armfarm.agents.qtopt import networks
-from armfarm.agents.qtopt import noisy
+from armfarm.configs import qtopt as configs
+from armfarm.launchers import guided
 
-_CONFIG = qtopt.Config(
-  network='mlp',
-  hidden=(8, 8),
-  normalization='none',
-  angles=1,
-  commands=('close', 'open', 'terminate'),
-  gamma=0.5,
-  bootstrap_at_time_limit=False,
-  target='clipped',
-  loss='cross_entropy',
-  polyak=0.75,
-  lag=3,
-  learning_rate=1e-2,
-  momentum=0.9,
-  weight_decay=7e-5,
-  cem=cem.Options(),
-  noise=noisy.Options(0.2, (0.75, 0.17, 0.08), 0.5, 0.4),
-  augmentation=None,
-)
+_SMALL = {
+  'hidden': (8, 8),
+  'gamma': 0.5,
+  'polyak': 0.75,
+  'lag': 3,
+  'learning_rate': 1e-2,
+}
+
+
+def _config(network):
+  numbers = configs.agent(network).to_dict() | _SMALL
+  del numbers['name']
+  return guided.fill(qtopt.Config, numbers)
 
 
 @pytest.fixture(scope='session')
 def config():
   """Numbers of a small agent."""
-  return _CONFIG
+  return _config('mlp')
 
 
 @pytest.fixture(scope='session')
 def images():
   """Numbers of an agent that sees, and learns from changing images."""
-  light = augment.Options(0.125, (0.5, 1.5), (0.5, 1.5))
-  return _CONFIG._replace(network='grasping64', augmentation=light)
+  return _config('grasping64')
 
 
 @pytest.fixture(scope='session')

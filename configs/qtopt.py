@@ -1,0 +1,113 @@
+"""QT-Opt: --config=configs/qtopt.py:TASK.
+
+Every number of the agent, with its unit and its source. "Kalashnikov" is Kalashnikov et
+al. 2018, the sections those of the paper; "ours" is what it leaves open.
+"""
+
+from ml_collections import ConfigDict
+
+from armfarm.configs import tasks
+
+# Sine-cosine pairs and commands at the end of a task's action; D.2. Others have none.
+_GRASPING = 1, ('close', 'open', 'terminate')
+_LAYOUTS = {'grasp_state': _GRASPING, 'grasp': _GRASPING}
+_NETWORKS = {'grasp': 'grasping64', 'grasp472': 'grasping472'}  # others have no images
+
+
+def get_config(which: str = 'grasp_state') -> ConfigDict:
+  """Returns the config of a task.
+
+  Args:
+    which: as in 'grasp_state', 'reach' or 'gym/Pendulum-v1'.
+
+  Raises:
+    ValueError: there is no such task.
+  """
+  task = tasks.find(which)
+  if task is None:
+    names = ', '.join(tasks.NAMES)
+    raise ValueError(f'there is no config qtopt.py:{which}; choose {names}')
+  config = ConfigDict()
+  config.seed = 0
+  config.task = task
+  config.agent = agent(_NETWORKS.get(which, 'mlp'))
+  angles, commands = _LAYOUTS.get(task.name, (0, ()))
+  config.agent.angles = angles
+  config.agent.commands = commands
+  # The step limit of grasping is part of the MDP; that of others is not. Ours.
+  config.agent.bootstrap_at_time_limit = task.name not in _LAYOUTS
+  if commands:
+    config.scripted = scripted()
+  return config
+
+
+def agent(network: str) -> ConfigDict:
+  """Returns the numbers of the agent for grasping, see `Config` in `qtopt.agent`.
+
+  Args:
+    network: 'mlp' without images, 'grasping64' or 'grasping472', by their pixels.
+  """
+  agent = ConfigDict()
+  agent.name = 'qtopt'
+  agent.network = network
+  agent.hidden = (100, 100)  # units, of the MLP; ours: NAF's
+  agent.normalization = 'none'  # of the MLP; ours: images' is always 'batch'
+  agent.angles = 1  # sine-cosine pairs: about the vertical; Kalashnikov, D.2
+  agent.commands = ('close', 'open', 'terminate')  # Kalashnikov, D.2
+  agent.gamma = 0.9  # Kalashnikov, table 7
+  agent.bootstrap_at_time_limit = False  # Kalashnikov, 5
+  agent.target = 'clipped'  # or 'double', 'single'; Kalashnikov, F.4
+  agent.loss = 'cross_entropy'  # or 'squared'; Kalashnikov, 4.1
+  agent.polyak = 0.9999  # of theta-bar-1 that stays at an update; Kalashnikov, C
+  agent.lag = 6_000  # updates, mean age of theta-bar-2; Kalashnikov, 4.2
+  agent.learning_rate = 1e-4  # SGD; Kalashnikov, E
+  agent.momentum = 0.9  # Kalashnikov, E
+  agent.weight_decay = 7e-5  # of half the sum of squared weights; Kalashnikov, E
+  agent.cem = cem()
+  agent.noise = noise()
+  agent.augmentation = None if network == 'mlp' else augmentation()
+  return agent
+
+
+def cem() -> ConfigDict:
+  """Returns the numbers of the search, see `Options` in `qtopt.cem`."""
+  cem = ConfigDict()
+  cem.samples = 64  # N; Kalashnikov, 4.2
+  cem.elites = 6  # M; Kalashnikov, 4.2
+  cem.iterations = 2  # Kalashnikov, 4.2
+  cem.deviation = 0.7  # of the first samples, of the action's range [-1, 1]; ours
+  cem.min_deviation = 0.01  # of the Gaussian that is fitted, likewise; ours
+  return cem
+
+
+def noise() -> ConfigDict:
+  """Returns the numbers of the noisy policy, see `Options` in `qtopt.noisy`."""
+  noise = ConfigDict()
+  noise.epsilon = 0.2  # probability of a random action; Kalashnikov, B
+  noise.weights = (0.75, 0.17, 0.08)  # pose, gripper, termination; Kalashnikov, B
+  noise.translation_deviation = 0.5  # of the action's range [-1, 1]; ours
+  noise.rotation_deviation = 0.5  # rad; ours
+  return noise
+
+
+def scripted() -> ConfigDict:
+  """Returns the numbers of the scripted policy, see `Options` in `qtopt.scripted`.
+
+  The ways are in units of the action, 0.06 m of `grasp_state`, and those of its bin.
+  """
+  scripted = ConfigDict()
+  scripted.reach = (1.5, 0.83)  # along x and y; ours: an open hand clears the walls
+  scripted.depth = 3.7  # ours: on to the bin's bottom, where the bounds end it
+  scripted.stride = (0.5, 1.0)  # of a step down or up; ours: "a few random" ones
+  scripted.max_angle = 1.57  # rad; ours: every grasp of two fingers
+  scripted.max_turn = 0.5  # rad in a step; ours: as far as one turns
+  return scripted
+
+
+def augmentation() -> ConfigDict:
+  """Returns how images change in training, see `Options` in `qtopt.augment`."""
+  augmentation = ConfigDict()
+  augmentation.brightness = 0.125  # of the full scale; Kalashnikov, D.1
+  augmentation.contrast = (0.5, 1.5)  # factors; Kalashnikov, D.1
+  augmentation.saturation = (0.5, 1.5)  # factors; Kalashnikov, D.1
+  return augmentation

@@ -1,0 +1,89 @@
+"""What a camera sees of a simulation, in bytes, without a display.
+
+Letters: [H W] pixels, [S] numbers beside an image; others as in `task.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import mujoco
+import numpy as np
+
+_FLAGS = (
+  mujoco.mjtRndFlag.mjRND_SHADOW,
+  mujoco.mjtRndFlag.mjRND_REFLECTION,
+  mujoco.mjtRndFlag.mjRND_SKYBOX,
+)  # each costs more than all the rest
+_PLANE = (0.72, 0.75, 0.79, 1.0)
+
+
+class View(NamedTuple):
+  """Which pictures a task asks for.
+
+  Attributes:
+    camera: its name in the model.
+    height: H, pixels.
+    width: W, pixels.
+  """
+
+  camera: str
+  height: int
+  width: int
+
+
+class Observation(NamedTuple):
+  """What a camera sees, and what is known besides.
+
+  Attributes:
+    image: uint8, [B H W 3].
+    state: [B S].
+  """
+
+  image: Any
+  state: Any
+
+
+def prepare(scene: mujoco.MjSpec) -> None:
+  """Makes a scene quick to render on a processor.
+
+  Curves are coarse, nothing is smoothed, the camera's own light is the only one, and
+  planes are one piece of one colour: their grid would take half of the time.
+  """
+  quality = scene.visual.quality
+  quality.offsamples = 0
+  quality.numslices, quality.numstacks, quality.numquads = 8, 4, 1
+  quality.shadowsize = 256
+  for light in scene.lights:
+    light.active = False
+  scene.visual.headlight.diffuse = (0.7, 0.7, 0.7)
+  for geom in scene.geoms:
+    if geom.type == mujoco.mjtGeom.mjGEOM_PLANE:
+      geom.material, geom.rgba = '', _PLANE
+      geom.size[2] = geom.size[0]  # a plane's third size is that of its grid
+
+
+class Film:
+  """Takes pictures of a model's states, from the thread that took the first."""
+
+  def __init__(self, model: mujoco.MjModel, view: View):
+    """Keeps the model, whose fields may change between two pictures."""
+    self._model = model
+    self._view = view
+    self._renderer: mujoco.Renderer | None = None
+
+  def take(self, data: mujoco.MjData) -> np.ndarray:
+    """Takes a picture, [H W 3], uint8, of data whose positions are up to date."""
+    if self._renderer is None:
+      height, width = self._view[1:]
+      self._renderer = mujoco.Renderer(self._model, height, width)
+    self._renderer.update_scene(data, self._view.camera)
+    for flag in _FLAGS:  # which every update sets again
+      self._renderer.scene.flags[flag] = False
+    return self._renderer.render()
+
+  def close(self) -> None:
+    """Frees the renderer, if there is one."""
+    if self._renderer is not None:
+      self._renderer.close()
+      self._renderer = None
