@@ -30,6 +30,8 @@ def get_config(which: str = 'peg') -> ConfigDict:
   config.instances = instances(name)
   config.agent = agent()
   config.agent.cost.weights = _WEIGHTS[name]
+  config.agent.cost.ramps = _RAMPS[name]
+  config.agent.noise_deviation = _NOISE_DEVIATIONS[name]
   config.agent.initial = _INITIAL[first]()
   config.replay = replay()
   config.run = run(config)
@@ -44,9 +46,16 @@ _INSTANCES = {
   'reach_torque': (range(8), range(8, 12), range(12, 16)),  # Yahya, V-A: 8, 4, 4
 }
 
-# Of x, y and z of three points; ours. The peg goes aside first, then down: with equal
-# ones it comes down beside the hole.
+# Of x, y and z of three points; ours. The peg goes aside first, then down, where haste
+# in z would have it cut the corner of the hole's edge.
 _WEIGHTS = {'peg': (2.0, 2.0, 0.6) * 3, 'reach_torque': (2.0,) * 9}
+_RAMPS = {
+  'peg': ('constant', 'constant', 'quadratic') * 3,  # ours
+  'reach_torque': ('constant',) * 9,  # code
+}
+
+# Contacts need a sharp model, and a policy for any goal needs to see much.
+_NOISE_DEVIATIONS = {'peg': 0.5, 'reach_torque': 2.0}
 
 
 def instances(which: str) -> ConfigDict:
@@ -70,7 +79,8 @@ def agent() -> ConfigDict:
   agent.precision_rate = 0.01  # of a minibatch in the running mean of P, at least; ours
   agent.snapshot_period = 200  # updates between parameters to roll back to; ours
   agent.harm = 10.0  # times the snapshot's loss that calls for a rollback; ours
-  agent.noise_deviation = 2.0  # steps of the filter of exploration noise; code
+  # Steps of the filter of exploration noise; code; ours: `_NOISE_DEVIATIONS`.
+  agent.noise_deviation = 2.0
   agent.local = local()
   agent.cost = cost()
   return agent
@@ -144,7 +154,7 @@ def cost() -> ConfigDict:
   cost.penalty.l2 = 10.0  # per m^2; code
   cost.penalty.alpha = 1e-3  # m^2; ours: code's 1e-5 asks for gains that saturate
   cost.penalty.logarithmic = True  # code
-  cost.ramp = 'constant'  # code
+  cost.ramps = ('constant',) * 9  # over a rollout, likewise; code; ours: `_RAMPS`
   cost.final_weight = 1.0  # times that of other steps; code
   cost.effort = 0.8  # of u'u / 2; ours: less saturates, and misses the hole
   return cost

@@ -284,8 +284,9 @@ def apply(
   """One step of Adam, or a rollback.
 
   Where a loss or a gradient is not finite, or the loss is `harm` times that of the
-  snapshot on the same minibatch, the parameters go back to the snapshot and Adam
-  starts afresh.
+  snapshot on the same minibatch, the parameters go back to the snapshot, and Adam's
+  moments to before that gradient: had it to start afresh, its first step would be one
+  of full length, which near an optimum does harm again.
 
   Args:
     parts: of the agent.
@@ -312,7 +313,7 @@ def apply(
   back = state.policy._replace(params=state.snapshot)
   after = LearnerState(
     choose(averaged._replace(params=params), back),
-    choose(moved, parts.optimizer.init(state.snapshot)),
+    choose(moved, state.optimizer),
     snapshot,
     updates,
     state.rollbacks + (~fine).astype(jnp.int32),

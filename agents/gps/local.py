@@ -256,6 +256,11 @@ def begin(options: Options, spec: types.Spec, controller: lg.Controller) -> Loca
   )
 
 
+def held(report: Report) -> chex.Array:
+  """How many improvements kept their anchor, [] int32."""
+  return jnp.sum(report.reasons[lqr.INSIDE + 1 :])
+
+
 def states(options: Options, rollouts: Rollouts) -> chex.Array:
   """The states of rollouts, [N T X]."""
   return rollouts.observation[..., : options.state_size]

@@ -27,15 +27,23 @@ from armfarm.agents.gps import linear_gaussian as lg
 class Mixture(NamedTuple):
   """Gaussians of which those with weight nought do not exist yet.
 
+  Kept in single precision, a covariance this thin may cease to be positive definite; a
+  factor of it cannot.
+
   Attributes:
     weights: sum to 1, [G].
     mean: [G D].
-    covariance: [G D D].
+    scale_tril: Cholesky factors of the covariances, lower, [G D D].
   """
 
   weights: chex.Array
   mean: chex.Array
-  covariance: chex.Array
+  scale_tril: chex.Array
+
+  @property
+  def covariance(self) -> chex.Array:
+    """[G D D]."""
+    return self.scale_tril @ lg.transpose(self.scale_tril)
 
 
 class Options(NamedTuple):
@@ -81,11 +89,11 @@ def empty(gaussians: int, size: int) -> Mixture:
 
 def log_densities(mixture: Mixture, points: chex.Array) -> chex.Array:
   """log (weight_g N(y; g)), [P G], of points [P D]; -inf for what does not exist."""
-  tril = jnp.linalg.cholesky(mixture.covariance)
   deviation = points[None] - mixture.mean[:, None]
-  white = solve_triangular(tril, lg.transpose(deviation), lower=True)
+  white = solve_triangular(mixture.scale_tril, lg.transpose(deviation), lower=True)
   size = points.shape[1] * jnp.log(2.0 * jnp.pi)
-  constant = jnp.log(mixture.weights) - 0.5 * (lg.log_determinant(tril) + size)
+  spread = lg.log_determinant(mixture.scale_tril)
+  constant = jnp.log(mixture.weights) - 0.5 * (spread + size)
   return (constant[:, None] - 0.5 * jnp.sum(white**2, axis=1)).T
 
 
@@ -108,7 +116,7 @@ def _to(units: _Units, mixture: Mixture) -> Mixture:
   return Mixture(
     mixture.weights,
     (mixture.mean - units.center[None]) / units.scale[None],
-    mixture.covariance / lg.outer(units.scale)[None],
+    mixture.scale_tril / units.scale[None, :, None],
   )
 
 
@@ -117,7 +125,7 @@ def _from(units: _Units, mixture: Mixture) -> Mixture:
   return Mixture(
     mixture.weights,
     mixture.mean * units.scale[None] + units.center[None],
-    mixture.covariance * lg.outer(units.scale)[None],
+    mixture.scale_tril * units.scale[None, :, None],
   )
 
 
@@ -131,7 +139,7 @@ def _natural(mixture: Mixture) -> tuple[chex.Array, chex.Array]:
   """theta, as `_features` has it, [D + D (D + 1) / 2, G], and the constants [G]."""
   size = mixture.mean.shape[1]
   eye = jnp.eye(size, dtype=mixture.mean.dtype)
-  tril = jnp.linalg.cholesky(mixture.covariance)
+  tril = mixture.scale_tril
   precision = cho_solve((tril, True), jnp.broadcast_to(eye, tril.shape))
   slope = jnp.einsum('gde,ge->gd', precision, mixture.mean)
   rows, columns = jnp.triu_indices(size)
@@ -159,14 +167,14 @@ def _maximise(
   sums = sums / jnp.where(alive, mass, 1.0)[:, None]
   mean = sums[:, :size]
   rows, columns = jnp.triu_indices(size)
-  second = jnp.zeros_like(old.covariance).at[:, rows, columns].set(sums[:, size:])
+  second = jnp.zeros_like(old.scale_tril).at[:, rows, columns].set(sums[:, size:])
   second = second.at[:, columns, rows].set(sums[:, size:])
   eye = jnp.eye(size, dtype=mean.dtype)
   cov = second - lg.outer(mean) + ridge * eye[None]
   return Mixture(
     mass / jnp.sum(mass),
     jnp.where(alive[:, None], mean, old.mean),
-    jnp.where(alive[:, None, None], cov, old.covariance),
+    jnp.where(alive[:, None, None], jnp.linalg.cholesky(cov), old.scale_tril),
   )
 
 
@@ -223,11 +231,12 @@ def grow(
   born = first & (mixture.weights <= 0.0)
   counted = (mask / jnp.sum(mask))[:, None] * points
   pooled = counted.T @ points + ridge * jnp.eye(points.shape[1], dtype=points.dtype)
+  tril = jnp.linalg.cholesky(pooled)
   weights = jnp.where(born, 1.0 / wanted, mixture.weights)
   return Mixture(
     weights / jnp.sum(weights),
     _seed(mixture, points, mask, born, key),
-    jnp.where(born[:, None, None], pooled[None], mixture.covariance),
+    jnp.where(born[:, None, None], tril[None], mixture.scale_tril),
   )
 
 

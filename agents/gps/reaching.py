@@ -2,9 +2,10 @@
 
   l_t = r_t penalty(x_points - o_goal) + effort u'u / 2
 
-with the penalty of `armfarm.agents.gps.costs` and a ramp r. The points are part of the
-state x, so that the cost is quadratic in z = [x; u] but for the penalty: its expansion
-leaves out no kinematics.
+with the penalty of `armfarm.agents.gps.costs` and a ramp r for each entry of the
+points: what is to happen last has its weight last. The points are part of the state x,
+so that the cost is quadratic in z = [x; u] but for the penalty: its expansion leaves
+out no kinematics.
 
 Letters as in `armfarm.agents.gps.linear_gaussian`, and [D] entries of the points.
 """
@@ -29,7 +30,7 @@ class Options(NamedTuple):
     goal: where their goal begins in an observation.
     weights: of the entries of their distance, [D].
     penalty: of that distance.
-    ramp: one of `costs.RAMPS`.
+    ramps: of the same, each one of `costs.RAMPS`, [D].
     final_weight: multiplies the penalty's weights at the last step.
     effort: weight of the action.
   """
@@ -39,9 +40,23 @@ class Options(NamedTuple):
   goal: int
   weights: Sequence[float]
   penalty: costs.Penalty
-  ramp: str
+  ramps: Sequence[str]
   final_weight: float
   effort: float
+
+
+def check(options: Options) -> None:
+  """Raises ValueError unless every entry has a weight and a ramp."""
+  weights, ramps = len(options.weights), len(options.ramps)
+  if weights != ramps:
+    raise ValueError(f'cost.ramps has {ramps} entries and cost.weights {weights}')
+
+
+def distance(options: Options, observation: chex.Array) -> chex.Array:
+  """From the first point to its goal, m, [...], of observations [... O]."""
+  start, goal = options.points, options.goal
+  point = observation[..., start : start + 3]
+  return jnp.linalg.norm(point - observation[..., goal : goal + 3], axis=-1)
 
 
 def cost(
@@ -62,8 +77,8 @@ def cost(
   start, goal = options.points, options.goal
   distance = observation[:, start : start + entries]
   distance -= observation[:, goal : goal + entries]
-  ramp = costs.ramp(options.ramp, steps, options.final_weight)
-  weights = ramp[:, None] * jnp.asarray(options.weights)[None]
+  ramps = [costs.ramp(kind, steps, options.final_weight) for kind in options.ramps]
+  weights = jnp.stack(ramps, axis=1) * jnp.asarray(options.weights)[None]
   jacobian = jnp.eye(entries, state + size, k=start, dtype=observation.dtype)
   jacobian = jnp.broadcast_to(jacobian, (steps, *jacobian.shape))
   reach = costs.penalize(

@@ -1,5 +1,6 @@
 """The agent: a mass that learns to be at its goal, and what it owes its caller."""
 
+import functools
 from typing import Any, NamedTuple
 
 import chex
@@ -73,51 +74,67 @@ def _make(config=_CONFIG, **changes):
 
 
 class Loop:
-  """Rollouts, labels and updates in turn, on one thread."""
+  """Rollouts, labels and updates in turn."""
 
   def __init__(self, agent, rollouts):
     self.agent = agent
     self._rollouts = rollouts
-    self._explore, self._act = jax.jit(agent.explore), jax.jit(agent.act)
-    self._update = jax.jit(agent.update)
+    self._explore = jax.jit(functools.partial(_rollout, agent.explore))
+    self._act = jax.jit(functools.partial(_rollout, _still(agent.act)))
+    self._train = jax.jit(functools.partial(_train, agent.update))
     self._random = np.random.default_rng(0)
-    self._keys = iter(jax.random.split(jax.random.key(0), 4000))
+    self._keys = iter(jax.random.split(jax.random.key(0), 200))
     self.learner = jax.jit(agent.init)(next(self._keys))
     self.state = agent.begin(next(self._keys))
 
-  def rollout(self, explore):
-    x, observations, actions = np.zeros(_X), [], []
-    for _ in range(_T):
-      o = jnp.asarray([*x, 0.5], jnp.float32)
-      key = next(self._keys)
-      if explore:
-        u, self.state = self._explore(self.learner.policy, self.state, o, key)
-      else:
-        u = self._act(self.learner.policy, o, key)
-      observations.append(o)
-      actions.append(u)
-      x = x + 0.2 * np.array([x[1], 2.0 * float(u[0])])
-      x = x + 1e-3 * self._random.normal(size=_X)
-    return jnp.stack(observations), jnp.stack(actions)
-
   def iterate(self, updates=150):
-    parts = [self.rollout(True) for _ in range(self._rollouts)]
-    rollouts = local.Rollouts(*map(jnp.stack, zip(*parts, strict=True)))
-    policy = self.agent.variables(self.learner)
+    policy, parts = self.agent.variables(self.learner), []
+    for _ in range(self._rollouts):
+      self.state, *part = self._explore(policy, self.state, next(self._keys))
+      parts.append(part)
+    rollouts = local.Rollouts(*map(np.stack, zip(*parts, strict=True)))
     examples, self.state = self.agent.label(
       policy, self.state, rollouts, next(self._keys)
     )
-    self.train(examples, updates)
+    rows = self._random.integers(0, len(examples.weight), (updates, 25))
+    minibatches = jax.tree.map(lambda x: np.asarray(x)[rows], examples)
+    if updates:
+      self.learner = self._train(self.learner, minibatches, next(self._keys))
     return examples
 
-  def train(self, examples, updates):
-    for key in jax.random.split(next(self._keys), updates):
-      rows = self._random.integers(0, len(examples.weight), 25)
-      minibatch = jax.tree.map(lambda x, rows=rows: x[rows], examples)
-      self.learner, self.metrics = self._update(self.learner, minibatch, key)
-
   def test_cost(self):
-    return float(_cost(*self.rollout(False)).value.sum())
+    _, *rollout = self._act(self.learner.policy, self.state, next(self._keys))
+    return float(_cost(*rollout).value.sum())
+
+
+def _still(act):
+  return lambda policy, state, observation, key: (act(policy, observation, key), state)
+
+
+def _rollout(explore, policy, state, key):
+  """A mass that is pushed: the agent's state, observations [T 3], actions [T 1]."""
+
+  def advance(carry, key):
+    x, state = carry
+    key, key_noise = jax.random.split(key)
+    o = jnp.append(x, 0.5)
+    u, state = explore(policy, state, o, key)
+    x = x + 0.2 * jnp.append(x[1:], 2.0 * u)
+    return (x + 1e-3 * jax.random.normal(key_noise, [_X]), state), (o, u)
+
+  start = jnp.zeros(_X), state
+  (_, state), (observations, actions) = jax.lax.scan(
+    advance, start, jax.random.split(key, _T)
+  )
+  return state, observations, actions
+
+
+def _train(update, learner, minibatches, key):
+  def one(learner, inputs):
+    return update(learner, *inputs)
+
+  keys = jax.random.split(key, len(minibatches.weight))
+  return jax.lax.scan(one, learner, (minibatches, keys))[0]
 
 
 @pytest.mark.parametrize(
@@ -239,10 +256,23 @@ def test_harm_is_rolled_back_and_counted(setting, kind):
   assert metrics['rollbacks'] == after.rollbacks == 1
   assert after.updates == once.updates
   chex.assert_trees_all_equal(after.policy.params, learner.snapshot)
-  chex.assert_trees_all_equal(after.optimizer, learner.optimizer)
+  chex.assert_trees_all_equal(after.optimizer, once.optimizer)
   chex.assert_trees_all_equal(after.policy.moments, once.policy.moments)
   fine, _ = agent.apply(once, gradients._replace(loss=9.9 * gradients.snapshot_loss))
   assert fine.rollbacks == 0
+
+
+def test_one_rollback_does_not_call_for_another(setting):
+  agent, learner, examples = setting
+  update = jax.jit(agent.update)
+  for i in range(2000):
+    learner, _ = update(learner, examples, jax.random.key(i))
+  before = int(learner.rollbacks)
+  bad = agent.gradient(learner, examples)._replace(loss=jnp.float32(jnp.inf))
+  learner, _ = agent.apply(learner, bad)
+  for i in range(20):
+    learner, _ = update(learner, examples, jax.random.key(i))
+  assert learner.rollbacks == before + 1
 
 
 def test_explore_acts_by_the_clock(setting):

@@ -137,7 +137,7 @@ def test_local_prior_has_the_moments_of_its_gaussians(double):
   mixture = gmm.Mixture(
     jnp.array([0.5, 0.5]),
     jnp.array([[0.0, 0.0], [100.0, 0.0]]),
-    jnp.stack([jnp.eye(2), 2.0 * jnp.eye(2)]),
+    jnp.stack([jnp.eye(2), jnp.sqrt(2.0) * jnp.eye(2)]),
   )
   points = jnp.array([[[0.0, 0.0]], [[0.0, 0.0]], [[100.0, 0.0]]])
   prior = dynamics.local_prior(mixture, points, jnp.float64(20.0), 2.0)

@@ -12,9 +12,9 @@ _OPTIONS = reaching.Options(
   state_size=5,
   points=2,
   goal=6,
-  weights=(1.0, 0.5, 0.0),
+  weights=(1.0, 0.5, 0.3),
   penalty=costs.Penalty(l1=0.3, l2=2.0, alpha=1e-2, logarithmic=False),
-  ramp='linear',
+  ramps=('linear', 'constant', 'quadratic'),
   final_weight=10.0,
   effort=0.1,
 )
@@ -29,9 +29,9 @@ def _rollout():
 def test_the_value_by_hand(double):
   observation, action = _rollout()
   found = reaching.cost(_OPTIONS, observation, action)
-  ramp = [0.25, 0.5, 0.75, 10.0]
-  for o, u, value, r in zip(observation, action, found.value, ramp, strict=True):
-    d, w = np.asarray(o[2:5] - o[6:9]), r * np.array([1.0, 0.5, 0.0])
+  ramps = np.array([[1, 4, 1 / 4], [2, 4, 1], [3, 4, 9 / 4], [40, 40, 40]]) / 4
+  for o, u, value, r in zip(observation, action, found.value, ramps, strict=True):
+    d, w = np.asarray(o[2:5] - o[6:9]), r * np.array([1.0, 0.5, 0.3])
     expected = (w * d**2).sum() + 0.3 * np.sqrt(1e-2 + ((w * d) ** 2).sum())
     np.testing.assert_allclose(value, expected + 0.05 * (u @ u))
 
@@ -57,3 +57,15 @@ def test_it_keeps_the_precision(double, kind):
   observation, action = (x.astype(kind) for x in _rollout())
   found = reaching.cost(_OPTIONS, observation, action)
   assert {x.dtype for x in found} == {np.dtype(kind)}
+
+
+def test_a_ramp_for_every_weight():
+  reaching.check(_OPTIONS)
+  with pytest.raises(ValueError, match='cost.ramps has 2 entries and cost.weights 3'):
+    reaching.check(_OPTIONS._replace(ramps=('linear',) * 2))
+
+
+def test_the_distance_is_that_of_the_first_point():
+  observation = np.zeros([2, _O])
+  observation[1, 2:5], observation[1, 6:9] = (1.0, 2.0, 3.0), (1.0, 5.0, -1.0)
+  np.testing.assert_allclose(reaching.distance(_OPTIONS, observation), [0.0, 5.0])
