@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import chex
-import jax
 import jax.numpy as jnp
 
 
@@ -22,7 +21,7 @@ def begin(action_size: int, key: chex.PRNGKey) -> OrnsteinUhlenbeck:
 
 
 def ornstein_uhlenbeck(
-  state: OrnsteinUhlenbeck, theta: float, sigma: float, key: chex.PRNGKey
+  state: OrnsteinUhlenbeck, theta: float, sigma: float, draw: chex.Array
 ) -> OrnsteinUhlenbeck:
   """One control step of n' = (1 - theta) n + sigma e, e ~ N(0, I).
 
@@ -34,11 +33,9 @@ def ornstein_uhlenbeck(
     state: the process, [A].
     theta: pull towards zero per step, in (0, 1].
     sigma: noise per step, in units of the action.
-    key: consumed.
+    draw: e, [A]; in numpy, as the state, or in JAX.
 
   Returns:
     The process one step on; its `noise` [A] is what is added to the action.
   """
-  chex.assert_rank(state.noise, 1)
-  draw = jax.random.normal(key, state.noise.shape)
   return OrnsteinUhlenbeck((1.0 - theta) * state.noise + sigma * draw)

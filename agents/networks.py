@@ -68,6 +68,11 @@ class Normalize(nn.Module):
     return x
 
 
+def join(params: Any, statistics: Any) -> Any:
+  """Returns the variables of one network as flax takes them."""
+  return {'params': params, 'batch_stats': statistics}
+
+
 def batch_statistics(
   network: nn.Module, variables: Any, *inputs: chex.Array, **options: Any
 ) -> Any:

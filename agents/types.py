@@ -54,6 +54,22 @@ class Transition(NamedTuple):
   next_observation: chex.Array
 
 
+class Host(NamedTuple):
+  """Exploring in numpy, for who acts in one environment with a small network.
+
+  Attributes:
+    prepare: `variables -> prepared`, once for a version; numpy's arrays, like what
+      `explore` is given and returns.
+    explore: `(prepared, actor_state, observation [O], draw [A]) -> action [A],
+      ActorState`, what `Agent.explore` does where its key draws e ~ N(0, I).
+  """
+
+  prepare: Callable[[Variables], Any]
+  explore: Callable[
+    [Any, ActorState, chex.Array, chex.Array], tuple[chex.Array, ActorState]
+  ]
+
+
 class Agent(NamedTuple):
   """A learner as pure functions, all jittable. Every key passed is consumed.
 
@@ -65,6 +81,8 @@ class Agent(NamedTuple):
     act: `(variables, observation [O], key) -> action [A]`, the evaluation policy.
     label: `(variables, actor_state, experience, key) -> examples, ActorState`.
     update: `(learner_state, examples [B ...], key) -> LearnerState, metrics`.
+    host: `explore` once more, in numpy, where that is faster; the only member that is
+      not jittable.
   """
 
   init: Callable[[chex.PRNGKey], LearnerState]
@@ -78,6 +96,7 @@ class Agent(NamedTuple):
     [Variables, ActorState, Examples, chex.PRNGKey], tuple[Examples, ActorState]
   ]
   update: Callable[[LearnerState, Examples, chex.PRNGKey], tuple[LearnerState, Metrics]]
+  host: Host | None = None
 
 
 def identity(

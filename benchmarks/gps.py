@@ -130,7 +130,10 @@ def search(model: lg.Dynamics, cost: lg.Quadratic, data: Data, eta: Any) -> Any:
 def theirs(points: Any, start: Any, data: Any, etas: Any) -> Any:
   """The iteration of `ours` in NumPy, with passes at the given multipliers."""
   mixture, likelihood = plain.maximise(
-    plain.Mixture(*start), points, _RIDGE, _STEPS.value
+    plain.Mixture(start.weights, start.mean, start.covariance),
+    points,
+    _RIDGE,
+    _STEPS.value,
   )
   joint = np.concatenate(
     [data.states[:, :-1], data.actions[:, :-1], data.states[:, 1:]], axis=2

@@ -4,8 +4,9 @@
 
 Steps a second of DDPG on Pusher-v5, with one update a step, layers of 100 units and
 minibatches of 64: ours in lock step, a step and an update in turn (`blocks-1`) or ten
-and ten (`blocks-10`), and SBX's, in its own environment as another process. All take
-turns, round by round, so that a change of the machine's speed meets them alike.
+and ten (`blocks-10`), and SBX's, in its own environment as another process, which is
+given as many threads as ours. All take turns, round by round, so that a change of the
+machine's speed meets them alike.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import time
 from absl import app
 from absl import flags
 
+from armfarm import launchers  # noqa: F401 - before numpy and JAX: it sets threads
 from armfarm.configs import ddpg
 from armfarm.experiments import results
 from armfarm.experiments import rows

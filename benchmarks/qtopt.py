@@ -28,36 +28,24 @@ import numpy as np
 
 from armfarm.agents import types
 from armfarm.agents.qtopt import agent as qtopt
-from armfarm.agents.qtopt import augment
 from armfarm.agents.qtopt import cem
 from armfarm.agents.qtopt import networks
-from armfarm.agents.qtopt import noisy
+from armfarm.configs import qtopt as configs
 from armfarm.experiments import results
 from armfarm.experiments import rows
+from armfarm.launchers import guided
 
 _ROUNDS = flags.DEFINE_integer('rounds', 9, 'Rounds; the medians are printed.')
 
 _BATCH, _PIXELS, _CALLS = 32, 72, 5
-_CONFIG = qtopt.Config(
-  network='grasping64',
-  hidden=(100, 100),
-  normalization='none',
-  angles=1,
-  commands=('close', 'open', 'terminate'),
-  gamma=0.9,
-  bootstrap_at_time_limit=False,
-  target='clipped',
-  loss='cross_entropy',
-  polyak=0.9999,
-  lag=6000,
-  learning_rate=1e-4,
-  momentum=0.9,
-  weight_decay=7e-5,
-  cem=cem.Options(),
-  noise=noisy.Options(0.2, (0.75, 0.17, 0.08), 0.5, 0.5),
-  augmentation=augment.Options(0.125, (0.5, 1.5), (0.5, 1.5)),
-)
-_MLP = _CONFIG._replace(network='mlp', angles=0, commands=(), augmentation=None)
+
+
+def config(network: str, **other: Any) -> qtopt.Config:
+  """Returns the agent's numbers, but for those given."""
+  numbers = configs.agent(network).to_dict() | other
+  del numbers['name']
+  return guided.fill(qtopt.Config, numbers)
+
 
 Calls = dict[str, Callable[[], Any]]
 
@@ -78,7 +66,8 @@ def transitions(layout: Any) -> types.Transition:
 def learning() -> Calls:
   """Returns calls that label a minibatch, learn from it, do both, and act."""
   spec = types.Spec(observation_size=2, action_size=8)
-  agent, model = qtopt.make(spec, _CONFIG), qtopt.build(spec, _CONFIG)
+  numbers = config('grasping64')
+  agent, model = qtopt.make(spec, numbers), qtopt.build(spec, numbers)
   state, key = jax.jit(agent.init)(jax.random.key(0)), jax.random.key(1)
   batch, variables = transitions(model.layout), agent.variables(state)
   label, update = jax.jit(agent.label), jax.jit(agent.update)
@@ -103,7 +92,8 @@ def learning() -> Calls:
 def searching() -> Calls:
   """Returns calls that search with an MLP of five actions, and ask it bare."""
   spec = types.Spec(observation_size=20, action_size=5)
-  agent, model = qtopt.make(spec, _MLP), qtopt.build(spec, _MLP)
+  numbers = config('mlp', angles=0, commands=())
+  agent, model = qtopt.make(spec, numbers), qtopt.build(spec, numbers)
   state = jax.jit(agent.init)(jax.random.key(0))
   target = agent.variables(state).target
   keys = jax.random.key_data(jax.random.split(jax.random.key(1), _BATCH))
@@ -153,6 +143,7 @@ def measure(calls: Calls, rounds: int) -> dict[str, list[float]]:
 def main(argv: list[str]) -> None:
   """Prints and records the medians of all calls, the rate, and the ratios."""
   del argv
+  os.environ['NPROC'] = str(os.cpu_count())  # all; launchers take one
   spent = measure(learning() | searching(), _ROUNDS.value)
   median = {name: statistics.median(values) for name, values in spent.items()}
 

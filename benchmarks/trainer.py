@@ -37,6 +37,7 @@ from armfarm.experiments import rows
 from armfarm.launchers import build
 from armfarm.launchers import transport
 from armfarm.launchers.crew import Threads
+from armfarm.replay import ring
 from armfarm.replay import types
 from armfarm.workers.collector import Stop
 from armfarm.workers.trainer import Trainer
@@ -144,15 +145,14 @@ def bare_update(parts: build.Parts) -> Callable[[int], None]:
 def bare_sampler(parts: build.Parts) -> Callable[[int], None]:
   """Returns a function that draws minibatches from a full memory, as many in a call."""
   per_call = build.trainer_options(parts.config).updates_per_call
-  memory = jax.jit(parts.buffer.init)()
-  memory = memory.replace(is_full=jnp.array(True))
-
-  draw = jax.jit(parts.buffer.sample)
+  memory = ring.Ring(parts.item, parts.config.replay.capacity, seed=0)
+  source = blocks(parts)
+  while len(memory) < parts.config.replay.capacity:
+    memory.add(next(source).items)
 
   def run(updates: int) -> None:
     for _ in range(updates // per_call):
-      drawn = draw(memory, jax.random.key(0))
-    jax.block_until_ready(drawn)
+      memory.sample(per_call * parts.config.replay.batch_size)
 
   return run
 

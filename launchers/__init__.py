@@ -1,5 +1,11 @@
 """Programs: they put the parts together, on one machine, on many, on arms."""
 
+import os
+
 from armfarm.launchers import opengl
 
-opengl.choose()  # here, since MuJoCo reads the choice when it is imported
+# Here, since MuJoCo, numpy and XLA read these when they are loaded. What is computed is
+# so small that two threads would spend their time in waiting for each other.
+opengl.choose()
+os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
+os.environ.setdefault('NPROC', '1')  # of XLA on a CPU

@@ -18,6 +18,7 @@ from absl import app
 from absl import flags
 from absl import logging
 from flax import traverse_util
+from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags
 
 INTERRUPTED = 130  # the shell's code for a program ended by Ctrl-C
@@ -98,6 +99,13 @@ def no_arguments(argv: list[str]) -> None:
   """Raises UserError for whatever stands on the command line and is no flag."""
   if argv[1:]:
     raise UserError(f'unknown argument {argv[1]}: flags start with --')
+
+
+def check_sections(config: ConfigDict) -> None:
+  """Raises UserError unless a config has all that a run is made of."""
+  for name in ('task', 'agent', 'replay', 'run'):
+    if name not in config:
+      raise UserError(f'the config has no {name}, so it cannot run: add its numbers')
 
 
 def with_config_path(argv: list[str]) -> list[str]:

@@ -25,6 +25,7 @@ from armfarm.envs.task import Task
 from armfarm.launchers import guided
 from armfarm.launchers.app import UserError
 from armfarm.replay import buffer as buffers
+from armfarm.replay import ring
 from armfarm.replay import types
 from armfarm.workers import supervisor
 from armfarm.workers import trainer
@@ -80,20 +81,12 @@ class Keys(NamedTuple):
   evaluator: chex.PRNGKey
 
 
-class Experience(NamedTuple):
-  """What of experience is stored, and how."""
-
-  buffer: buffers.Buffer
-  item: types.Item
-
-
 class Parts(NamedTuple):
-  """What every process of a run is made of; no experience where lessons are learned."""
+  """What every process of a run is made of."""
 
   config: ConfigDict
   task: Task | Foreign
   agent: Any
-  experience: Experience | None
   keys: Keys
 
   @property
@@ -103,16 +96,10 @@ class Parts(NamedTuple):
     return self.task
 
   @property
-  def buffer(self) -> buffers.Buffer:
-    """Functions of the replay memory."""
-    assert self.experience is not None
-    return self.experience.buffer
-
-  @property
   def item(self) -> types.Item:
-    """What is stored of a step."""
-    assert self.experience is not None
-    return self.experience.item
+    """What is stored of a step, where experience is."""
+    sizes = self.task.observation_size, self.task.action_size
+    return types.item_template(agent_types.Spec(*sizes))
 
 
 @contextlib.contextmanager
@@ -161,23 +148,15 @@ def make_parts(config: ConfigDict) -> Parts:
   with user_errors():
     check_numbers(config)
     task = make_task(config)
-    experience = None if is_guided(config) else make_experience(config, task)
+    if not is_guided(config):
+      check_experience(config, task)
     keys = Keys(*jax.random.split(jax.random.key(config.seed), 3))
-    return Parts(config, task, make_agent(config, task), experience, keys)
+    return Parts(config, task, make_agent(config, task), keys)
 
 
 def is_guided(config: ConfigDict) -> bool:
   """Whether local controllers teach, so that lessons take the place of experience."""
   return config.agent.name == 'gps'
-
-
-def make_experience(config: ConfigDict, task: Task | Foreign) -> Experience:
-  """Builds the replay memory's functions."""
-  spec = agent_types.Spec(task.observation_size, task.action_size)
-  item = types.item_template(spec)
-  samples = config.replay.batch_size * trainer_options(config).updates_per_call
-  buffer = buffers.make(item, config.replay.capacity, config.run.block_steps, samples)
-  return Experience(buffer, item)
 
 
 def check_numbers(config: ConfigDict) -> None:
@@ -194,11 +173,28 @@ def check_numbers(config: ConfigDict) -> None:
     raise ValueError(f"agent.hidden is {widths}: give widths, as in '(100, 100)'")
 
 
+def check_experience(config: ConfigDict, task: Task | Foreign) -> None:
+  """Raises ValueError if experience does not fit the replay memory or the trainer."""
+  if isinstance(task, Task) and task.view is not None:
+    raise ValueError(f'{task.name} shows images, which {config.agent.name} cannot see')
+  _ = trainer_options(config).updates_per_call  # raises
+  capacity, block_steps = config.replay.capacity, config.run.block_steps
+  if capacity < block_steps:
+    raise ValueError(
+      f'replay.capacity is {capacity} and run.block_steps is {block_steps}: use a'
+      ' capacity of at least that'
+    )
+
+
 def trainer_options(config: ConfigDict) -> trainer.Options:
   """Returns the trainer's part of a config."""
   run = config.run
   return trainer.Options(
-    run.updates_per_step, run.warmup_steps, run.block_steps, run.publish_every
+    run.updates_per_step,
+    run.warmup_steps,
+    run.block_steps,
+    run.publish_every,
+    config.replay.batch_size,
   )
 
 
@@ -216,11 +212,10 @@ def supervisor_options(config: ConfigDict) -> supervisor.Options:
 
 def make_trainer(parts: Parts, replay: types.Replay) -> trainer.Trainer:
   """Builds the trainer."""
-  options = trainer_options(parts.config)
-  with user_errors():
-    return trainer.Trainer(
-      parts.agent, parts.buffer, replay, options, parts.keys.trainer
-    )
+  config = parts.config
+  memory = ring.Ring(parts.item, config.replay.capacity, config.seed)
+  options = trainer_options(config)
+  return trainer.Trainer(parts.agent, memory, replay, options, parts.keys.trainer)
 
 
 def make_fused(parts: Parts) -> FusedTrainer:
@@ -309,13 +304,14 @@ def make_collector(
 def make_evaluator(parts: Parts) -> Evaluator:
   """Builds the evaluator with a batch of robots."""
   config = parts.config
+  distance = None
   if is_guided(config):
     batch: BatchEnvironment = guided.make_batch(config, parts.own_task)
-    held_out = len(config.instances.test)
+    held_out, distance = len(config.instances.test), guided.make_distance(config)
   else:
     held_out = config.run.held_out_episodes
     batch = make_batch(parts.task, held_out + config.run.fresh_episodes)
-  return Evaluator(parts.agent, batch, held_out, parts.keys.evaluator)
+  return Evaluator(parts.agent, batch, held_out, parts.keys.evaluator, distance)
 
 
 def variables_template(parts: Parts) -> Any:

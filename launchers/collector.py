@@ -30,7 +30,9 @@ def main(argv: list[str]) -> None:
   replay = transport.load_reverb().ReverbReplay(_ADDRESS.value, shapes)
   if not transport.wait_unless(stop, replay.wait_until_ready):
     return
-  build.make_collector(parts, replay, _NUMBER.value, _FIRST.value).run(stop)
+  collector = build.make_collector(parts, replay, _NUMBER.value, _FIRST.value)
+  with transport.lost_in_a_line():
+    collector.run(stop)
   replay.close()
 
 

@@ -7,7 +7,7 @@ a task among them, every robot as many.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import functools
 import typing
 from typing import Any
@@ -50,8 +50,9 @@ def fill(kind: Any, numbers: Mapping[str, Any]) -> Any:
   hints = typing.get_type_hints(kind)
 
   def field(name: str, value: Any) -> Any:
-    inner = hints.get(name)
-    if isinstance(value, Mapping) and hasattr(inner, '_fields'):
+    kinds = hints.get(name), *typing.get_args(hints.get(name))  # also X of X | None
+    inner = next((kind for kind in kinds if hasattr(kind, '_fields')), None)
+    if isinstance(value, Mapping) and inner is not None:
       return fill(inner, value)
     return tuple(value) if isinstance(value, list) else value  # JSON has no tuples
 
@@ -69,7 +70,9 @@ def make_agent(config: ConfigDict, task: Task | Foreign) -> gps.GuidedPolicySear
     raise ValueError('guided policy search needs a task of ours, not one of Gymnasium')
   numbers = config.agent.to_dict()
   del numbers['name']
-  cost = fill(reaching.Options, numbers.pop('cost'))
+  cost = cost_options(config)
+  reaching.check(cost)
+  del numbers['cost']
   first = numbers.pop('initial')
   spec = agent_types.Spec(task.observation_size, task.action_size)
   options = fill(gps.Config, numbers)
@@ -146,6 +149,16 @@ def local_options(config: ConfigDict) -> local.Options:
   return fill(local.Options, config.agent.local.to_dict())
 
 
+def cost_options(config: ConfigDict) -> reaching.Options:
+  """Returns the numbers of the cost."""
+  return fill(reaching.Options, config.agent.cost.to_dict())
+
+
+def make_distance(config: ConfigDict) -> Callable[[chex.Array], chex.Array]:
+  """Returns what tells of observations how far from the goal they are, m."""
+  return functools.partial(reaching.distance, cost_options(config))
+
+
 def check_numbers(config: ConfigDict) -> None:
   """Raises ValueError unless instances and robots fit each other."""
   robots, instances = config.run.collectors, config.instances
@@ -178,11 +191,12 @@ def make_robot(config: ConfigDict, task: Task, number: int, first: int = 0) -> R
   share = share_of(config)
   instances = tuple(config.instances.train)[number * share :][:share]
   bodies: list[Environment] = [host.Host(instance(task, i)) for i in instances]
+  distance = make_distance(config)
   if not config.run.pace:
-    return Robot(number, instances, bodies, first)
+    return Robot(number, instances, bodies, distance, first)
   clock = Pacer(config.run.pace / task.control_period)
   paced = [Paced(body, clock) for body in bodies]
-  return Robot(number, instances, paced, first, clock)
+  return Robot(number, instances, paced, distance, first, clock)
 
 
 def make_batch(config: ConfigDict, task: Task) -> Serial:

@@ -41,6 +41,7 @@ flags.mark_flag_as_required('config')
 def main(argv: list[str]) -> int:
   """Runs, and returns the exit code."""
   app.no_arguments(argv)
+  app.check_sections(_CONFIG.value)
   launch = session.Launch(_RUNTIME.value, _REPLAY.value)
   devices = _CONFIG.value.run.get('devices', 1)
   if launch.runtime == 'fused' and devices > 1:

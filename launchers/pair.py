@@ -6,7 +6,6 @@ import os
 import pathlib
 
 from absl import flags
-import jax
 from ml_collections import ConfigDict
 
 from armfarm.launchers import app
@@ -24,13 +23,6 @@ _NUMBER = flags.DEFINE_integer('number', None, 'Of this pair.', required=True)
 _FIRST = flags.DEFINE_integer('first_episode', 0, 'Number of the first rollout.')
 
 
-def share_compiled(folder: pathlib.Path) -> None:
-  """Has JAX keep what it compiles, for the pairs that come later."""
-  jax.config.update('jax_compilation_cache_dir', str(folder.absolute() / 'compiled'))
-  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
-  jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
-
-
 def main(argv: list[str]) -> None:
   """Works until told to stop or left alone."""
   del argv
@@ -38,7 +30,7 @@ def main(argv: list[str]) -> None:
   stop = app.stop_on_signals()
   folder = pathlib.Path(_WORKDIR.value)
   pairs.pid_path(folder, _NUMBER.value).write_text(str(os.getpid()))
-  share_compiled(folder)
+  pairs.share_compiled(folder)
   config = ConfigDict(workdir.read_config(folder)['config'])
   parts = build.make_parts(config)
   shapes, connect = transport.templates(parts), transport.load_reverb().ReverbReplay
@@ -47,7 +39,9 @@ def main(argv: list[str]) -> None:
     return
   gradients = connect(_ADDRESS.value, shapes, table=guided.GRADIENTS)
   seams = Seams(reports, gradients)
-  pairs.make_pair(parts, seams, folder, _NUMBER.value, _FIRST.value).run(stop)
+  pair = pairs.make_pair(parts, seams, folder, _NUMBER.value, _FIRST.value)
+  with transport.lost_in_a_line():
+    pair.run(stop)
   gradients.close()
   reports.close()
 

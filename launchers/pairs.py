@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import pathlib
 from typing import Any
 
@@ -33,6 +34,15 @@ def pid_path(workdir: pathlib.Path, number: int) -> pathlib.Path:
   folder = workdir / 'pairs'
   folder.mkdir(exist_ok=True)
   return folder / f'{number:02d}.pid'
+
+
+def share_compiled(folder: pathlib.Path) -> None:
+  """Has JAX keep what it compiles for the pairs that come later, unless it does."""
+  if os.environ.get('JAX_COMPILATION_CACHE_DIR'):
+    return
+  jax.config.update('jax_compilation_cache_dir', str(folder.absolute() / 'compiled'))
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+  jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
 
 
 def make_local(

@@ -35,6 +35,7 @@ from armfarm.workers import records
 Policy = Callable[[Array], Array]
 
 BLUE, ORANGE, GREEN, GREY = '#2b6cb0', '#dd6b20', '#2f855a', '#718096'
+PURPLE = '#6b46c1'
 _HOLD = 1.0  # s that an episode is shown after it succeeded
 _FRAME_RATE = 30.0  # Hz, at most
 

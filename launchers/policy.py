@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import pathlib
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import chex
 import jax
 from ml_collections import ConfigDict
 import numpy as np
@@ -93,18 +94,18 @@ def record(loaded: Loaded, path: pathlib.Path, seed: int) -> pathlib.Path:
   Raises:
     UserError: it cannot be written.
   """
-  body = build.make_environment(loaded.parts.task)
-  act = jax.jit(functools.partial(loaded.parts.agent.act, loaded.variables))
-  key = jax.random.key(seed)
+  body, key = build.make_environment(loaded.parts.task), jax.random.key(seed)
+  policy = _policy(loaded, key)
   observation, rows, over = body.reset(jax.random.fold_in(key, 1)), [], False
   while not over:
-    action = np.asarray(act(observation, key))
+    action = policy(observation)
     rows.append((observation, action))
     step = body.step(action)
     observation, over = step.observation, step.terminated or step.truncated
   observations, actions = map(np.stack, zip(*rows, strict=True))
   try:
-    np.savez(path, observation=observations, action=actions)
+    with path.open('wb') as file:  # of a name numpy would write beside it
+      np.savez(file, observation=observations, action=actions)
   except OSError as error:
     raise UserError(f'{path} cannot be written ({error.strerror})') from error
   return path
@@ -121,14 +122,15 @@ def film(loaded: Loaded, path: pathlib.Path, episodes: int, seed: int) -> pathli
     stage = pictures.stage(task)
   else:
     stage = pictures.foreign_stage(task)
-  act = jax.jit(functools.partial(loaded.parts.agent.act, loaded.variables))
   key = jax.random.key(seed)
-
-  def policy(observation: Any) -> Any:
-    return np.asarray(act(observation, key))
-
   keys = jax.random.split(jax.random.fold_in(key, 1), episodes)
-  return pictures.film(stage, policy, keys, path)
+  return pictures.film(stage, _policy(loaded, key), keys, path)
+
+
+def _policy(loaded: Loaded, key: chex.PRNGKey) -> pictures.Policy:
+  """The evaluation policy of one robot, compiled; every step has the same key."""
+  act = jax.jit(functools.partial(loaded.parts.agent.act, loaded.variables))
+  return lambda observation: np.asarray(act(observation, key))
 
 
 def draw(workdir: pathlib.Path, episodes: int = 5) -> None:

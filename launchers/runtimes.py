@@ -9,7 +9,6 @@ fused   environments (MJX), replay and updates are one program on the accelerato
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent import futures
 import contextlib
 import queue
 import time
@@ -61,14 +60,12 @@ class Sync:
   """Collectors and trainer in lock step.
 
   In every round each collector takes one block of steps, and the trainer makes the
-  updates that it pays for. These are dispatched from a thread of their own: on a CPU,
-  JAX computes in order what one thread asks for, and actions would wait for updates.
+  updates that it pays for. An agent that acts on the host does so while they compute.
   """
 
   def __init__(self, parts: Parts, replay: types.Replay):
     self.trainer = build.make_trainer(parts, replay)
     self._replay = replay
-    self._dispatcher = futures.ThreadPoolExecutor(1, 'trainer')
     self._evaluator = build.make_evaluator(parts)
     self._collectors = [
       build.make_collector(parts, replay, number)
@@ -101,7 +98,7 @@ class Sync:
     episodes: list[Episode] = []
     for collector in self._collectors:
       collector.send()
-      episodes += self._dispatcher.submit(self.trainer.advance, self._take()).result()
+      episodes += self.trainer.advance(self._take())
     return episodes
 
   def _take(self) -> types.Block:

@@ -82,7 +82,11 @@ def run(
   transport.check(launch.replay)
   workdirs.open_run(workdir, config, launch._asdict())
   progress = progress or ProgressLine()
-  with workdirs.locked(workdir), opened(parts, launch, workdir, progress) as session:
+  with (
+    workdirs.locked(workdir),
+    opened(parts, launch, workdir, progress) as session,
+    transport.lost_in_a_line(),
+  ):
     try:
       session.supervisor.begin()
       session.runtime.run(session.supervisor, stop)
@@ -90,8 +94,6 @@ def run(
     except Diverged as error:
       kept = workdir / 'checkpoints'
       raise UserError(f'{error}; what was learned before is in {kept}') from error
-    except ConnectionError as error:
-      raise UserError(f'the replay server is gone ({error}): run this again') from error
     finished = session.supervisor.done
     summary = summarize(config, launch, session.supervisor, finished)
     write_json(workdir / 'summary.json', summary)

@@ -117,6 +117,15 @@ def opened(kind: str, parts: build.Parts, workdir: pathlib.Path) -> Iterator[Ope
     yield opened
 
 
+@contextlib.contextmanager
+def lost_in_a_line() -> Iterator[None]:
+  """Raises UserError where the replay server is gone."""
+  try:
+    yield
+  except ConnectionError as error:
+    raise UserError(f'the replay server is gone ({error}): run this again') from error
+
+
 def wait_unless(stop: Stop, wait: Callable[[float], None]) -> bool:
   """Waits for a server to answer, until told to stop; returns whether it did."""
   while not stop.is_set():

@@ -1,8 +1,7 @@
-"""The trainer's replay memory: flashbax's item buffer on the learner's device.
+"""The replay memory of a fused program: flashbax's item buffer on the device.
 
 An item is any tree of arrays. Items are packed into one array for each dtype before
-they are stored, so that a block is two arrays to transfer and a minibatch two rows to
-gather, and uint8 stays uint8.
+they are stored, so that a minibatch is two rows to gather, and uint8 stays uint8.
 
 Letters as in `armfarm.replay.types`, [B] a minibatch and [F] the numbers of one item
 that share a dtype.
@@ -21,6 +20,7 @@ import numpy as np
 
 from armfarm.replay.packing import Packed
 from armfarm.replay.packing import pack
+from armfarm.replay.packing import pack_one
 from armfarm.replay.packing import unpack
 
 Item = Any  # a tree of arrays
@@ -82,11 +82,6 @@ def make(item: Item, capacity: int, block_steps: int, samples: int) -> Buffer:
     return unpack(item, rows)
 
   return Buffer(init, pack, add_in_place, sample, stored)
-
-
-def pack_one(item: Item) -> Packed:
-  """Packs one item as a block of one."""
-  return pack(jax.tree.map(lambda x: np.asarray(x)[None], item))
 
 
 def add_in_place(memory: Memory, packed: Packed) -> Memory:

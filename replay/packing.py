@@ -7,6 +7,7 @@ step that share a dtype.
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -19,10 +20,15 @@ Packed = dict[str, Any]  # by name of the dtype, [T F]
 
 def pack(steps: Any) -> Packed:
   """Packs a tree of arrays, each [T ...], into one array [T F] for each dtype."""
-  columns: dict[np.dtype, list[np.ndarray]] = {}  # a dtype's name is slow to be had
+  columns: dict[np.dtype, list[np.ndarray]] = {}
   for leaf in jax.tree.leaves(steps):
     columns.setdefault(leaf.dtype, []).append(leaf.reshape(len(leaf), -1))
-  return {dtype.name: _join(parts) for dtype, parts in columns.items()}
+  return {_name(dtype): _join(parts) for dtype, parts in columns.items()}
+
+
+@functools.cache  # numpy makes it up anew each time, slowly
+def _name(dtype: np.dtype) -> str:
+  return dtype.name
 
 
 def _join(columns: list[Any]) -> Any:
@@ -30,13 +36,26 @@ def _join(columns: list[Any]) -> Any:
   return (np if on_host else jnp).concatenate(columns, axis=1)
 
 
+def pack_one(step: Any) -> Packed:
+  """Packs a tree of arrays [...] as a block of one, [1 F]."""
+  return pack(jax.tree.map(lambda x: x[None], step))
+
+
+def unpack_one(step: Any, packed: Packed) -> Any:
+  """Returns the tree that `pack_one` was given; `step` is one like it."""
+  return jax.tree.map(lambda x: x[0], unpack(step, packed))
+
+
 def unpack(step: Any, packed: Packed) -> Any:
-  """Returns the tree of [T ...] that `pack` was given; `step` is one of it, [...]."""
+  """Returns the tree of [T ...] that `pack` was given; `step` is one of it, [...].
+
+  Of `step`, shapes and types are used.
+  """
   leaves, structure = jax.tree.flatten(step)
   used = dict.fromkeys(packed, 0)
   fields = []
   for leaf in leaves:
-    name, shape = np.asarray(leaf).dtype.name, np.shape(leaf)
+    name, shape = leaf.dtype.name, leaf.shape
     rows, start = packed[name], used[name]
     used[name] += math.prod(shape)
     fields.append(rows[:, start : used[name]].reshape(len(rows), *shape))

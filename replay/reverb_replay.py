@@ -8,7 +8,7 @@ Tables, by name:
 
 A block travels as one array for each dtype and is rebuilt from a local template, so
 that nothing is pickled and the tables' signatures check every shape and type. The
-trainer keeps what it took in its own memory (`armfarm.replay.buffer`) and samples
+trainer keeps what it took in its own memory (`armfarm.replay.ring`) and samples
 there: an item is a block, not a transition, and crosses once.
 """
 

@@ -27,8 +27,10 @@ import numpy as np
 from armfarm.agents import types as agent_types
 from armfarm.envs import task
 from armfarm.replay import types
+from armfarm.workers import acting
 
 _PATIENCE = 0.5  # s between two looks at whether to stop
+_AHEAD = 64  # steps for which an agent that acts on the host is given its draws
 
 
 class Stop(Protocol):
@@ -46,6 +48,7 @@ class Actor(NamedTuple):
     noise: the agent's actor state.
     observation: before the next action, [O].
     key: of this episode, its data.
+    draws: for the steps to come, [N A]; () where the agent draws for itself.
   """
 
   published: types.Published
@@ -53,40 +56,16 @@ class Actor(NamedTuple):
   noise: agent_types.ActorState
   observation: Any
   key: chex.Array
+  draws: Any
 
 
-# Keys pass in and out as their data: what takes or returns a typed key is dispatched by
-# JAX in Python, several times more slowly.
+# Keys pass in and out as their data, as in `acting`.
 @functools.partial(jax.jit, static_argnums=0)
 def _begin(
   agent: agent_types.Agent, key_data: chex.Array
 ) -> tuple[agent_types.ActorState, chex.Array]:
   key, key_noise = jax.random.split(jax.random.wrap_key_data(key_data))
   return agent.begin(key_noise), jax.random.key_data(key)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _explore(
-  agent: agent_types.Agent,
-  variables: agent_types.Variables,
-  noise: agent_types.ActorState,
-  observation: chex.Array,
-  key_data: chex.Array,
-) -> tuple[chex.Array, agent_types.ActorState, chex.Array]:
-  key, key_explore = jax.random.split(jax.random.wrap_key_data(key_data))
-  action, noise = agent.explore(variables, noise, observation, key_explore)
-  return action, noise, jax.random.key_data(key)
-
-
-def _transition(before: Any, action: Any, step: task.Step) -> agent_types.Transition:
-  return agent_types.Transition(
-    observation=before,
-    action=action,
-    reward=np.float32(step.reward),
-    discount=np.float32(not step.terminated),
-    truncation=np.float32(step.truncated),
-    next_observation=step.observation,
-  )
 
 
 class Collector:
@@ -123,6 +102,8 @@ class Collector:
     self._episode = first_episode
     self._step = 0
     self._actor: Actor | None = None
+    self._prepared: Any = None  # the actor's variables, as who acts wants them
+    self._explore = self._explore_on_host if agent.host else self._explore_compiled
 
   def run(self, stop: Stop) -> None:
     """Collects until told to stop; waits for variables and for room in replay."""
@@ -146,8 +127,12 @@ class Collector:
 
   def collect(self) -> types.Block:
     """Takes T control steps, through as many episodes as they touch."""
-    steps = [self._advance() for _ in range(self._block_steps)]
-    return jax.tree.map(lambda *fields: np.array(fields), *steps)
+    rows = [self._advance() for _ in range(self._block_steps)]
+    columns = [np.array(column) for column in zip(*rows, strict=True)]
+    *transition, collector, episode, step, version, age, success = columns
+    origin = types.Origin(collector, episode, step)
+    items = types.Item(agent_types.Transition(*transition), origin)
+    return types.Block(items, version, age, success)
 
   def state(self) -> dict[str, Any]:
     """All that `restore` needs to go on with the same step, as a tree of arrays."""
@@ -172,13 +157,13 @@ class Collector:
       self._episode += self._step > 0
       self._actor, self._step = None, 0
       return
-    actor: Actor = state['actor']
-    variables = jax.device_put(actor.published.variables)
+    actor: Actor = jax.tree.map(np.asarray, state['actor'])
     version, published = int(actor.published.version), float(actor.published.time)
     self._actor = actor._replace(
-      published=types.Published(version, published, variables),
+      published=types.Published(version, published, actor.published.variables),
       age=float(actor.age),
     )
+    self._prepared = self._prepare(actor.published.variables)
     self._environment.restore(state['environment'])
 
   def _begin_episode(self) -> Actor:
@@ -189,31 +174,58 @@ class Collector:
     key, key_reset = jax.random.split(key)
     observation = self._environment.reset(key_reset)
     noise, key = _begin(self._agent, jax.random.key_data(key))
-    variables = jax.device_put(published.variables)
     age = max(0.0, time.time() - published.time)
-    return Actor(published._replace(variables=variables), age, noise, observation, key)
+    self._prepared = self._prepare(published.variables)
+    draws: Any = ()
+    if self._agent.host:
+      noise = jax.tree.map(np.asarray, noise)
+      draws = np.zeros([_AHEAD, self._environment.action_size], np.float32)
+    return Actor(published, age, noise, observation, key, draws)
 
-  def _advance(self) -> types.Block:
-    """Takes one control step; returns it as a block without [T]."""
-    actor = self._actor or self._begin_episode()
-    action, noise, key = _explore(
-      self._agent, actor.published.variables, actor.noise, actor.observation, actor.key
+  def _prepare(self, variables: agent_types.Variables) -> Any:
+    host = self._agent.host
+    return host.prepare(variables) if host else jax.device_put(variables)
+
+  def _explore_compiled(self, actor: Actor) -> tuple[np.ndarray, Actor]:
+    action, noise, key = acting.explore(
+      self._agent, self._prepared, actor.noise, actor.observation, actor.key
     )
-    action = np.asarray(action)
+    return np.asarray(action), actor._replace(noise=noise, key=key)
+
+  def _explore_on_host(self, actor: Actor) -> tuple[np.ndarray, Actor]:
+    assert self._agent.host is not None
+    row = self._step % _AHEAD
+    if row == 0:
+      draws, key = acting.draw(actor.draws.shape, actor.key)
+      actor = actor._replace(draws=np.asarray(draws), key=key)
+    action, noise = self._agent.host.explore(
+      self._prepared, actor.noise, actor.observation, actor.draws[row]
+    )
+    return action, actor._replace(noise=noise)
+
+  def _advance(self) -> tuple[Any, ...]:
+    """Takes one control step; returns the leaves of a block without [T], in order."""
+    actor = self._actor or self._begin_episode()
+    action, actor = self._explore(actor)
     step = self._environment.step(action)
-    numbers = (self._number, self._episode, self._step)
-    origin = types.Origin(*map(np.int32, numbers))
-    item = types.Item(_transition(actor.observation, action, step), origin)
-    block = types.Block(
-      item,
-      version=np.int32(actor.published.version),
-      age=np.float32(actor.age),
-      success=np.bool_(step.success),
+    row = (
+      actor.observation,
+      action,
+      np.float32(step.reward),
+      np.float32(not step.terminated),
+      np.float32(step.truncated),
+      step.observation,
+      np.int32(self._number),
+      np.int32(self._episode),
+      np.int32(self._step),
+      np.int32(actor.published.version),
+      np.float32(actor.age),
+      np.bool_(step.success),
     )
     self._step += 1
-    self._actor = actor._replace(noise=noise, observation=step.observation, key=key)
+    self._actor = actor._replace(observation=step.observation)
     if step.terminated or step.truncated:
       self._actor = None
       self._episode += 1
       self._step = 0
-    return block
+    return row

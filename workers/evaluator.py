@@ -9,6 +9,7 @@ Letters as in `armfarm.agents.types`, and [E] episodes of a trial.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import functools
 from typing import Any, NamedTuple, Protocol
 
@@ -39,11 +40,14 @@ class Trial(NamedTuple):
     success: share of the held-out episodes that succeeded.
     total: mean undiscounted return of the held-out episodes.
     fresh_success: share of the fresh episodes that succeeded.
+    distances: from the goal after each of the held-out episodes, m; None where there is
+      no measure of that.
   """
 
   success: float
   total: float
   fresh_success: float
+  distances: tuple[float, ...] | None = None
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -109,6 +113,7 @@ class Evaluator:
     environment: a batch of `held_out + fresh` instances.
     held_out: episodes that are the same in every trial.
     key: of the run's evaluations; consumed.
+    distance: from the goal, m, [E], of observations [E O]; None for no measure.
   """
 
   def __init__(
@@ -117,10 +122,12 @@ class Evaluator:
     environment: BatchEnvironment,
     held_out: int,
     key: chex.PRNGKey,
+    distance: Callable[[chex.Array], chex.Array] | None = None,
   ):
     self._agent = agent
     self._environment = environment
     self._held_out = held_out
+    self._distance = distance
     key_held_out, self._key = jax.random.split(key)
     self._keys = jax.random.split(key_held_out, held_out)
 
@@ -134,10 +141,14 @@ class Evaluator:
     fresh = self._environment.size - self._held_out
     keys = jax.random.split(jax.random.fold_in(self._key, number), fresh)
     keys = jax.numpy.concatenate([jax.random.clone(self._keys), keys])
-    totals, success, _ = rollout(self._agent, self._environment, variables, keys)
+    totals, success, last = rollout(self._agent, self._environment, variables, keys)
     held_out = slice(None, self._held_out)
+    distances = None
+    if self._distance is not None:
+      distances = tuple(np.asarray(self._distance(last[held_out])).tolist())
     return Trial(
       success=float(np.mean(success[held_out])),
       total=float(np.mean(totals[held_out])),
       fresh_success=float(np.mean(success[self._held_out :])),
+      distances=distances,
     )

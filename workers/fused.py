@@ -313,10 +313,7 @@ class FusedTrainer:
     arrays = _by_path(self._carry) | state
     leaves, structure = jax.tree.flatten(self._carry)
     pairs = zip(leaves, arrays.values(), strict=True)
-    leaves = [
-      jax.random.wrap_key_data(jnp.asarray(x)) if _is_key(old) else x
-      for old, x in pairs
-    ]
+    leaves = [_put_back(old, x) for old, x in pairs]
     self._carry = jax.tree.unflatten(structure, leaves)
     self.counters = Counters(**progress['counters'])
     self._episodes = np.array(progress['instances'])
@@ -362,6 +359,12 @@ class FusedTrainer:
 
 def _is_key(x: chex.Array) -> bool:
   return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
+def _put_back(old: chex.Array, x: np.ndarray) -> chex.Array:
+  """Returns a saved array where the old one is: elsewhere, `play` would be retraced."""
+  value = jax.random.wrap_key_data(jnp.asarray(x)) if _is_key(old) else x
+  return jax.device_put(value, old.sharding)
 
 
 def _by_path(tree: Any) -> dict[str, Any]:

@@ -15,7 +15,6 @@ iteration.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-import functools
 import time
 from typing import Any, NamedTuple, Protocol
 
@@ -29,6 +28,7 @@ from armfarm.agents.gps import agent as gps
 from armfarm.agents.gps import local
 from armfarm.envs import task
 from armfarm.replay import types
+from armfarm.workers import acting
 from armfarm.workers.lessons import Memory
 
 READY = -1
@@ -46,6 +46,8 @@ class Rollout(NamedTuple):
     steps: T.
     total: undiscounted sum of rewards.
     success: the task's criterion held at the last step.
+    distance: from the goal after that step, m.
+    held: improvements of that controller so far that kept their anchor.
     version: of the variables that were there.
     age_s: seconds since that version, when the rollout began.
     utilization: share of the robot's time since it started that went into rollouts.
@@ -59,6 +61,8 @@ class Rollout(NamedTuple):
   steps: int
   total: float
   success: bool
+  distance: float
+  held: int
   version: int
   age_s: float
   utilization: float
@@ -67,7 +71,7 @@ class Rollout(NamedTuple):
 
 def ready(number: int) -> Rollout:
   """Returns what tells that a robot is ready."""
-  return Rollout(number, READY, 0, 0, 0, 0.0, False, 0, 0.0, 0.0, 0.0)
+  return Rollout(number, READY, 0, 0, 0, 0.0, False, 0.0, 0, 0, 0.0, 0.0, 0.0)
 
 
 def to_block(rollout: Rollout) -> Any:
@@ -94,6 +98,7 @@ class Robot(NamedTuple):
     number: from 0; part of every key and every report.
     instances: numbers of the task's instances that are the robot's.
     environments: one for each of these.
+    distance: from the goal, m, [], of an observation [O].
     first: block of the memory that is its first instance's.
     clock: None where the robot keeps no beat.
   """
@@ -101,22 +106,9 @@ class Robot(NamedTuple):
   number: int
   instances: Sequence[int]
   environments: Sequence[task.Environment]
+  distance: Callable[[chex.Array], chex.Array]
   first: int = 0
   clock: Clock | None = None
-
-
-# As in the collector, keys pass in and out as their data.
-@functools.partial(jax.jit, static_argnums=0)
-def _explore(
-  agent: gps.GuidedPolicySearch,
-  policy: Any,
-  state: local.LocalState,
-  observation: chex.Array,
-  key_data: chex.Array,
-) -> tuple[chex.Array, local.LocalState, chex.Array]:
-  key, key_explore = jax.random.split(jax.random.wrap_key_data(key_data))
-  action, state = agent.explore(policy, state, observation, key_explore)
-  return action, state, jax.random.key_data(key)
 
 
 class LocalWorker:
@@ -155,7 +147,7 @@ class LocalWorker:
     observation = np.zeros(size, np.float32)
     policy, state = self._agent.variables(variables), self._states[0]
     key = jax.random.key_data(self._key)
-    _explore(self._agent, policy, gps.exploring(state), observation, key)
+    acting.explore(self._agent, policy, gps.exploring(state), observation, key)
     rollouts = self._nothing()
     self._agent.label(policy, state, rollouts, jax.random.clone(self._key))
     self._began, self._rolling = time.monotonic(), 0.0
@@ -193,10 +185,6 @@ class LocalWorker:
     for place, state in enumerate(self._states):
       self._teach(place, *self._agent.relabel(policy, state))
 
-  def reports(self) -> list[local.Report]:
-    """Returns the report of every instance's latest improvement."""
-    return [jax.tree.map(np.asarray, state.report) for state in self._states]
-
   def state(self) -> dict[str, Any]:
     """All that `restore` needs between two iterations, as a tree of arrays."""
     return {'locals': list(self._states), 'episode': np.int64(self._episode)}
@@ -217,7 +205,7 @@ class LocalWorker:
     policy = jax.device_put(self._agent.variables(published.variables))
     actor, rows, total = gps.exploring(self._states[place]), [], 0.0
     for _ in range(self._options.steps):
-      action, actor, key = _explore(self._agent, policy, actor, observation, key)
+      action, actor, key = acting.explore(self._agent, policy, actor, observation, key)
       step = environment.step(np.asarray(action))
       rows.append(local.Rollouts(observation, np.asarray(action)))
       observation, total = step.observation, total + float(step.reward)
@@ -232,6 +220,8 @@ class LocalWorker:
         steps=self._options.steps,
         total=total,
         success=bool(step.success),
+        distance=float(self._robot.distance(observation)),
+        held=int(local.held(self._states[place].report)),
         version=published.version,
         age_s=age,
         utilization=self._rolling / max(time.monotonic() - self._began, 1e-9),

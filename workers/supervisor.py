@@ -244,7 +244,8 @@ class Supervisor:
     Once a policy has passed, the run ends with it: later ones, of a trainer that went
     on meanwhile, change nothing.
     """
-    row = {**request.counters._asdict(), 'seconds': request.seconds, **trial._asdict()}
+    told = {name: x for name, x in trial._asdict().items() if x is not None}
+    row = {**request.counters._asdict(), 'seconds': request.seconds, **told}
     with self._lock:
       if self._passed is None:
         self._judge(request, trial)

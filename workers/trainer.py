@@ -14,7 +14,6 @@ Letters as in `armfarm.agents.types`, and [T] steps of a block.
 from __future__ import annotations
 
 from fractions import Fraction
-import functools
 import time
 from typing import Any, NamedTuple
 
@@ -24,8 +23,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from armfarm.agents import types as agent_types
-from armfarm.envs import compiler
-from armfarm.replay import buffer as buffers
+from armfarm.replay import packing
+from armfarm.replay import ring
 from armfarm.replay import types
 
 
@@ -41,12 +40,14 @@ class Options(NamedTuple):
     warmup_steps: environment steps before the first update.
     block_steps: T, steps that arrive together.
     publish_every: updates between two publications.
+    batch_size: B, transitions of a minibatch.
   """
 
   updates_per_step: float
   warmup_steps: int
   block_steps: int
   publish_every: int
+  batch_size: int
 
   @property
   def ratio(self) -> Fraction:
@@ -159,35 +160,13 @@ def check(metrics: agent_types.Metrics, counters: Counters) -> None:
     )
 
 
-# The learner is not donated: on a CPU that would make every call wait for its end, and
-# collectors of a lock step could not act meanwhile.
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def train(
-  agent: agent_types.Agent,
-  buffer: buffers.Buffer,
-  updates: int,
-  learner: agent_types.LearnerState,
-  memory: Any,
-  key_data: chex.Array,
-) -> tuple[agent_types.LearnerState, agent_types.Metrics, chex.Array]:
-  """Samples all minibatches at once, and updates with one after the other.
+def learner_template(agent: agent_types.Agent) -> agent_types.LearnerState:
+  """Returns the shapes and types of a learner."""
+  return jax.eval_shape(agent.init, jax.random.key(0))
 
-  Args:
-    agent: who learns.
-    buffer: the replay memory, whose samples are `updates` minibatches.
-    updates: how many, at least 1.
-    learner: its state.
-    memory: the replay memory, which stays as it is.
-    key_data: of a key, which is consumed; a typed key would be dispatched in Python.
 
-  Returns:
-    The learner, the means of its metrics, and the data of the key to go on with.
-  """
-  key = jax.random.wrap_key_data(key_data)
-  key, key_sample, key_learn = jax.random.split(key, 3)
-  examples = buffer.sample(memory, key_sample).transition
-  learner, metrics = learn(agent, updates, learner, examples, key_learn)
-  return learner, metrics, jax.random.key_data(key)
+def _on_host(tree: Any) -> Any:
+  return jax.tree.map(np.asarray, tree)
 
 
 class Trainer:
@@ -195,7 +174,7 @@ class Trainer:
 
   Args:
     agent: who learns.
-    buffer: functions of the replay memory.
+    memory: where experience is kept.
     replay: where blocks come from and variables go.
     options: see `Options`.
     key: consumed.
@@ -204,7 +183,7 @@ class Trainer:
   def __init__(
     self,
     agent: agent_types.Agent,
-    buffer: buffers.Buffer,
+    memory: ring.Ring,
     replay: types.Replay,
     options: Options,
     key: chex.PRNGKey,
@@ -212,15 +191,21 @@ class Trainer:
     key_init, key = jax.random.split(key)
     self._key = jax.random.key_data(key)
     self._agent = agent
-    self._buffer = buffer
+    self._memory = memory
     self._replay = replay
     self._options = options
     self._ratio = options.ratio
     self.updates_per_call = options.updates_per_call
-    self._learner = jax.jit(agent.init)(key_init)
-    self._memory = jax.jit(buffer.init)()
-    self._add = compiler.jit(buffer.add, donate_argnums=0)
-    self._metrics: agent_types.Metrics = {}
+    self._template = learner_template(agent)
+    self._learner = jax.jit(lambda key: packing.pack_one(agent.init(key)))(key_init)
+    # Not donated: on a CPU that would make every call wait for its end, and collectors
+    # of a lock step could not act meanwhile.
+    self._train = jax.jit(self._traced)
+    self._variables = jax.jit(
+      lambda learner: agent.variables(packing.unpack_one(self._template, learner))
+    )
+    self._names: tuple[str, ...] = ()  # of the metrics
+    self._metrics = np.zeros(0)  # in that order
     self._published = -1  # updates at the last publication
     self._last: dict[int, Last] = {}  # by collector
     self.counters = Counters()
@@ -250,13 +235,10 @@ class Trainer:
     if (int(origin.episode[0]), int(origin.step[0])) <= (last.episode, last.step):
       self.dropped += len(origin.step)
       return []
-    packed = self._buffer.pack(block.items)
+    self._memory.add(block.items)
     env_steps = self.counters.env_steps + len(origin.step)
     self.counters = self.counters._replace(env_steps=env_steps)
-    episodes = self._finished(collector, block, last.total)
-    # Last, because it waits for the updates that still read the memory.
-    self._memory = self._add(self._memory, packed)
-    return episodes
+    return self._finished(collector, block, last.total)
 
   @property
   def warm(self) -> bool:
@@ -266,7 +248,8 @@ class Trainer:
   def train_due(self) -> None:
     """Makes all the updates that the ratio of updates to steps asks for."""
     steps = self.counters.env_steps - self._options.warmup_steps
-    while self.counters.updates + self.updates_per_call <= self._ratio * steps:
+    due = steps * self._ratio.numerator // self._ratio.denominator
+    while self.counters.updates + self.updates_per_call <= due:
       self.train_once()
 
   def train_once(self) -> None:
@@ -279,13 +262,9 @@ class Trainer:
       Diverged: the loss was not finite at a publication.
     """
     ready = (self._learner, self._metrics, self.counters.updates)
-    self._learner, self._metrics, self._key = train(
-      self._agent,
-      self._buffer,
-      self.updates_per_call,
-      self._learner,
-      self._memory,
-      self._key,
+    items = self._memory.sample(self._options.batch_size * self.updates_per_call)
+    self._learner, self._metrics, self._key = self._train(
+      self._learner, items, self._key
     )
     updates = self.counters.updates + self.updates_per_call
     self.counters = self.counters._replace(updates=updates)
@@ -302,29 +281,50 @@ class Trainer:
 
   def check(self) -> None:
     """Raises Diverged if a metric of the last call is not finite."""
-    check(self._metrics, self.counters)
+    check(self._named(self._metrics), self.counters)
+
+  def _traced(
+    self, learner: packing.Packed, items: packing.Packed, key_data: chex.Array
+  ) -> tuple[packing.Packed, chex.Array, chex.Array]:
+    """Makes `updates_per_call` updates; to be compiled.
+
+    What passes in and out is packed, and the key is its data: each array of a call
+    takes its microseconds, and a typed key is dispatched in Python.
+    """
+    state = packing.unpack_one(self._template, learner)
+    examples = packing.unpack(self._memory.item.transition, items)
+    key, key_learn = jax.random.split(jax.random.wrap_key_data(key_data))
+    state, metrics = learn(
+      self._agent, self.updates_per_call, state, examples, key_learn
+    )
+    self._names = tuple(metrics)
+    means = jnp.stack([*metrics.values()])
+    return packing.pack_one(state), means, jax.random.key_data(key)
+
+  def _named(self, metrics: chex.Array) -> dict[str, float]:
+    values = np.asarray(metrics).tolist()
+    return dict(zip(self._names, values, strict=True)) if values else {}
 
   def _publish(
     self,
-    learner: agent_types.LearnerState,
-    metrics: agent_types.Metrics,
+    learner: packing.Packed,
+    metrics: chex.Array,
     updates: int,
   ) -> None:
-    check(metrics, self.counters._replace(updates=updates))
-    variables = jax.tree.map(np.asarray, self._agent.variables(learner))
+    check(self._named(metrics), self.counters._replace(updates=updates))
+    variables = _on_host(self._variables(learner))
     self._replay.publish(types.Published(updates + 1, time.time(), variables))
     self._published = updates
 
   def variables(self) -> agent_types.Variables:
     """Returns the present variables on the host."""
-    return jax.tree.map(np.asarray, self._agent.variables(self._learner))
+    return _on_host(self._variables(self._learner))
 
   def metrics(self) -> dict[str, float]:
     """Returns the metrics of the last call, and the ratio reached so far."""
     steps = self.counters.env_steps - self._options.warmup_steps
     ratio = self.counters.updates / steps if steps > 0 else 0.0
-    learned = {name: float(value) for name, value in self._metrics.items()}
-    return {**learned, 'updates_per_step': ratio}
+    return {**self._named(self._metrics), 'updates_per_step': ratio}
 
   def next_episode(self, collector: int) -> int:
     """Returns the first episode number that a new collector may use."""
@@ -333,20 +333,25 @@ class Trainer:
   def state(self) -> dict[str, Any]:
     """The arrays that `restore` needs."""
     return {
-      'learner': self._learner,
-      'memory': self._memory,
+      'learner': packing.unpack_one(self._template, _on_host(self._learner)),
+      'memory': self._memory.state(),
       'key': self._key,
     }
 
   def progress(self) -> dict[str, Any]:
     """The numbers that `restore` needs, ready for JSON."""
     last = {str(collector): list(row) for collector, row in self._last.items()}
-    return {'counters': self.counters._asdict(), 'last': last, 'dropped': self.dropped}
+    return {
+      'counters': self.counters._asdict(),
+      'last': last,
+      'dropped': self.dropped,
+      'memory': self._memory.progress(),
+    }
 
   def restore(self, state: dict[str, Any], progress: dict[str, Any]) -> None:
     """Goes on from where `state` and `progress` were taken."""
-    self._learner = state['learner']
-    self._memory = state['memory']
+    self._learner = jax.device_put(packing.pack_one(_on_host(state['learner'])))
+    self._memory.restore(state['memory'], progress['memory'])
     self._key = state['key']
     self.counters = Counters(**progress['counters'])
     self._last = {int(c): Last(*row) for c, row in progress['last'].items()}

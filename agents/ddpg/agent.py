@@ -26,6 +26,7 @@ import optax
 from armfarm.agents import bellman
 from armfarm.agents import devices
 from armfarm.agents import exploration
+from armfarm.agents import host
 from armfarm.agents import networks
 from armfarm.agents import types
 from armfarm.agents.ddpg.networks import Critic
@@ -80,11 +81,6 @@ class LearnerState(NamedTuple):
   optimizer: Pair
 
 
-def join(params: Any, statistics: Any) -> types.Variables:
-  """Returns the variables of one network as flax takes them."""
-  return {'params': params, 'batch_stats': statistics}
-
-
 def init(
   network: Pair, optimizer: Pair, spec: types.Spec, key: chex.PRNGKey
 ) -> LearnerState:
@@ -104,7 +100,7 @@ def init(
 
 def policy_variables(state: LearnerState) -> types.Variables:
   """Returns what acting needs: mu and its running averages."""
-  return join(state.params.actor, state.statistics.actor)
+  return networks.join(state.params.actor, state.statistics.actor)
 
 
 def act(
@@ -131,7 +127,10 @@ def explore(
   key_act, key_noise = jax.random.split(key)
   action = act(network, variables, observation, key_act)
   actor_state = exploration.ornstein_uhlenbeck(
-    actor_state, config.noise_theta, config.noise_sigma, key_noise
+    actor_state,
+    config.noise_theta,
+    config.noise_sigma,
+    jax.random.normal(key_noise, actor_state.noise.shape),
   )
   return jnp.clip(action + actor_state.noise, -1.0, 1.0), actor_state
 
@@ -149,7 +148,7 @@ def critic_loss(
   batch of other states would move, Q and Q' move alike, and their difference keeps.
   """
   q_tm1, new = network.critic.apply(
-    join(params, state.statistics.critic),
+    networks.join(params, state.statistics.critic),
     batch.observation,
     batch.action,
     train=True,
@@ -168,7 +167,7 @@ def target_value(
 ) -> chex.Array:
   """Q'(x', mu'(x')) of a batch, [B], normalised by the statistics of its (x, u)."""
   x, u, x_t = batch.observation, batch.action, batch.next_observation
-  actor, critic = map(join, state.target, state.statistics)
+  actor, critic = map(networks.join, state.target, state.statistics)
   actor['batch_stats'] = networks.batch_statistics(network.actor, actor, x)
   critic['batch_stats'] = networks.batch_statistics(network.critic, critic, x, u)
   u_t = network.actor.apply(actor, x_t, train=False)
@@ -180,12 +179,12 @@ def actor_loss(
 ) -> tuple[chex.Array, Any]:
   """Minus the mean of Q(x, mu(x)) over a batch, and the new statistics of mu."""
   u, new = network.actor.apply(
-    join(params, state.statistics.actor),
+    networks.join(params, state.statistics.actor),
     observation,
     train=True,
     mutable=['batch_stats'],
   )
-  critic = join(state.params.critic, state.statistics.critic)
+  critic = networks.join(state.params.critic, state.statistics.critic)
   q = network.critic.apply(critic, observation, u, train=False)
   return -jnp.mean(q), new.get('batch_stats', {})
 
@@ -253,4 +252,7 @@ def make(spec: types.Spec, config: Config, axis_name: str | None = None) -> type
     act=partial(act, network),
     label=types.identity,
     update=partial(update, network, optimizer, config),
+    host=types.Host(
+      host.prepare, partial(host.explore, config.noise_theta, config.noise_sigma)
+    ),
   )

@@ -27,6 +27,7 @@ import optax
 from armfarm.agents import bellman
 from armfarm.agents import devices
 from armfarm.agents import exploration
+from armfarm.agents import host
 from armfarm.agents import types
 from armfarm.agents.naf import losses
 from armfarm.agents.naf import networks
@@ -118,7 +119,10 @@ def explore(
   key_act, key_noise = jax.random.split(key)
   action = act(network, variables, observation, key_act)
   actor_state = exploration.ornstein_uhlenbeck(
-    actor_state, config.noise_theta, config.noise_sigma, key_noise
+    actor_state,
+    config.noise_theta,
+    config.noise_sigma,
+    jax.random.normal(key_noise, actor_state.noise.shape),
   )
   return jnp.clip(action + actor_state.noise, -1.0, 1.0), actor_state
 
@@ -208,4 +212,8 @@ def make(spec: types.Spec, config: Config, axis_name: str | None = None) -> type
     act=partial(act, network),
     label=types.identity,
     update=partial(update, network, optimizer, config),
+    host=types.Host(
+      partial(host.prepare, module='mu'),
+      partial(host.explore, config.noise_theta, config.noise_sigma),
+    ),
   )

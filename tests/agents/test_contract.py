@@ -228,6 +228,25 @@ def test_explore_is_clipped_and_its_noise_is_not(subject, learner, batch):
   assert state.noise.tolist() == [300.0, -300.0]
 
 
+@pytest.mark.parametrize('normalization', networks.NORMALIZATIONS)
+@pytest.mark.parametrize('hidden', [(8, 8), (6,)])
+def test_the_host_explores_alike(subject, scatter, batch, normalization, hidden):
+  agent = subject.make(normalization=normalization, hidden=hidden)
+  variables = jax.tree.map(np.asarray, agent.variables(scatter(agent)))
+  layers = agent.host.prepare(variables)
+  start = exploration.OrnsteinUhlenbeck(np.float32([0.5, -0.25]))
+  draw = np.float32([0.75, -1.5])
+  noise = 0.85 * start.noise + 0.2 * draw  # theta and sigma of conftest
+  mu = jax.jit(jax.vmap(agent.act, in_axes=(None, 0, None)))(
+    variables, batch.observation, jax.random.key(0)
+  )
+  for x, u in zip(np.asarray(batch.observation), mu, strict=True):
+    action, state = agent.host.explore(layers, start, x, draw)
+    np.testing.assert_allclose(action, np.clip(u + noise, -1, 1), atol=2e-6)
+    np.testing.assert_allclose(state.noise, noise, rtol=1e-6)
+    assert action.dtype == state.noise.dtype == np.float32
+
+
 def test_label_changes_nothing(learner, batch):
   labelled = learner.agent.label({}, (), batch, jax.random.key(0))
   assert labelled == (batch, ())

@@ -3,6 +3,7 @@
 Runs here are as small as runs can be: short episodes, tiny networks, few targets.
 """
 
+import contextlib
 import json
 import os
 import pathlib
@@ -16,7 +17,6 @@ import orbax.checkpoint as ocp
 import pytest
 
 from armfarm.agents.types import Spec
-from armfarm.replay import buffer
 from armfarm.replay import types
 
 _FOLDER = pathlib.Path(__file__).parent
@@ -93,19 +93,18 @@ class Farm:
 
   wait_for = staticmethod(wait_for)
 
-  def __init__(self, folder):
+  def __init__(self, folder, environment):
     self._logs = folder / 'logs'
     self._logs.mkdir()
     self._count = 0
-    cache = {
-      'JAX_COMPILATION_CACHE_DIR': str(folder / 'cache'),
+    shared = {
       'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
       'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '-1',
       'OPENBLAS_NUM_THREADS': '1',
     }
     self._zygote = subprocess.Popen(
       [sys.executable, str(_FOLDER / 'zygote.py')],
-      env={**os.environ, **cache},
+      env={**environment, **shared},
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
       text=True,
@@ -187,10 +186,9 @@ class Left:
   def origins(self):
     """Returns the origins of the items in memory, the oldest first."""
     memory = self.tree()['trainer']['memory']
-    assert not memory['is_full']
-    count = int(memory['current_index'])
-    packed = {name: x[0, :count] for name, x in memory['experience'].items()}
-    origin = buffer.unpack(types.item_template(_SPEC), packed).origin
+    rows = memory['rows']['origin']['int32']
+    assert memory['added'] <= len(rows)
+    origin = types.Origin(*rows[: memory['added']].T)
     return list(zip(*(column.tolist() for column in origin), strict=True))
 
   def rows(self, kind=None):
@@ -206,10 +204,27 @@ class Left:
 
 
 @pytest.fixture(scope='session')
-def farm(tmp_path_factory):
-  farm = Farm(tmp_path_factory.mktemp('farm'))
-  yield farm
-  farm.close()
+def make_farm(tmp_path_factory):
+  """Makes a `Farm` whose processes have an environment."""
+  with contextlib.ExitStack() as stack:
+
+    def make(environment):
+      farm = Farm(tmp_path_factory.mktemp('farm'), environment)
+      stack.callback(farm.close)
+      return farm
+
+    yield make
+
+
+@pytest.fixture(scope='session')
+def farm(make_farm):
+  return make_farm(os.environ)
+
+
+@pytest.fixture(scope='session')
+def unmeasured_farm(make_farm, unmeasured):
+  """A farm for lines that other tests measure."""
+  return make_farm(unmeasured)
 
 
 @pytest.fixture

@@ -25,6 +25,8 @@ _FLAGS = [
   (['--config=configs/naf.py:gym/'], 'no config naf.py:gym/; .*gym/ID,linear'),
   (['--config=configs/naf.py:gym/Nope-v0'], 'Gymnasium cannot make Nope-v0: .*Nope'),
   (['--config=configs/ddpg.py:gym/CartPole-v1'], 'actions of Discrete.*: choose one'),
+  (['--config=configs/qtopt.py:grasp_state'], 'has no replay, so it cannot run: add'),
+  (['--config=configs/naf.py:grasp'], 'grasp shows images, which naf cannot see'),
   (['--config=configs/ddpg.py:reach,linear'], 'no config ddpg.py:reach,linear; choose'),
   ([_CONFIG, '--config.agent.taw=1'], 'no number agent.taw.* --config.agent.tau'),
   ([_CONFIG, '--config.agnet.tau=1'], 'no number agnet.tau.* --config.agent.tau'),
@@ -63,7 +65,7 @@ _NUMBERS = [
   ('agent.gamma', 'nan', 'give 0 to 1'),
   ('agent.learning_rate', -1, 'give at least 0'),
   ('replay.capacity', 0, 'give at least 1'),
-  ('replay.capacity', 5005, 'no multiple of run.block_steps 10: use 5000'),
+  ('replay.capacity', 9, 'run.block_steps is 10: use a capacity of at least that'),
   ('replay.batch_size', -1, 'give at least 1'),
   ('run.collectors', 0, 'give at least 1'),
   ('run.block_steps', 0, 'give at least 1'),
@@ -200,17 +202,11 @@ def damage(path, how):
     content = bytearray(data.read_bytes())
     content[len(content) // 2] ^= 1
     data.write_bytes(content)
-  elif how == 'short':
-    data.write_bytes(data.read_bytes()[:-7])
-  elif how == 'gone':
-    data.unlink()
   else:
     (path / 'manifest.json').write_text(how)
 
 
-@pytest.mark.parametrize(
-  'how', ['flipped', 'short', 'gone', '{"progress":', '[]', '{}']
-)
+@pytest.mark.parametrize('how', ['flipped', '{"progress":'])  # more in tests/workers
 def test_a_damaged_checkpoint_is_passed_over(farm, copy, how):
   damage(copy.checkpoints()[-1], how)
   process = farm.run(copy.workdir, run__max_episodes=8, run__checkpoint_every=4)

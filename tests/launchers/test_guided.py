@@ -1,5 +1,6 @@
 """Guided policy search from the command line: lock step, pairs, and what goes wrong."""
 
+import functools
 import os
 import signal
 
@@ -11,6 +12,7 @@ from armfarm.agents.gps import linear_gaussian
 from armfarm.configs import gps as configs
 from armfarm.launchers import build
 from armfarm.launchers import guided
+from armfarm.launchers import pairs
 
 _SMALL = {  # reach_torque with two instances to train on, in iterations of 4 rollouts
   'task.episode_steps': 8,
@@ -34,14 +36,14 @@ _SMALL = {  # reach_torque with two instances to train on, in iterations of 4 ro
 @pytest.fixture
 def launch(farm):
   """Starts a small run; as `farm.launch`, of nothing but these numbers."""
+  return functools.partial(_start, farm)
 
-  def start(workdir, *arguments, config='configs/gps.py:reach_torque', **numbers):
-    numbers = {name.replace('__', '.'): x for name, x in numbers.items()}
-    overrides = [f'--config.{name}={x}' for name, x in {**_SMALL, **numbers}.items()]
-    flags = [f'--config={config}', '--nopictures', f'--workdir={workdir}']
-    return farm.start(*flags, *overrides, *arguments)
 
-  return start
+def _start(farm, workdir, *arguments, config='configs/gps.py:reach_torque', **numbers):
+  numbers = {name.replace('__', '.'): x for name, x in numbers.items()}
+  overrides = [f'--config.{name}={x}' for name, x in {**_SMALL, **numbers}.items()]
+  flags = [f'--config={config}', '--nopictures', f'--workdir={workdir}']
+  return farm.start(*flags, *overrides, *arguments)
 
 
 @pytest.fixture
@@ -96,9 +98,10 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(farm, run, left):
 
 
 @pytest.mark.reverb
-def test_a_pair_that_is_killed_comes_back_with_its_memory(farm, launch, left):
-  place = left()
-  process = launch(
+def test_a_pair_that_is_killed_comes_back_with_its_memory(unmeasured_farm, left):
+  farm, place = unmeasured_farm, left()
+  process = _start(
+    farm,
     place.workdir,
     '--runtime=async',
     '--replay=reverb',
@@ -110,7 +113,7 @@ def test_a_pair_that_is_killed_comes_back_with_its_memory(farm, launch, left):
   def saved(count):
     return lambda: _newest(place, collector=0)['iteration'] >= count
 
-  farm.wait_for(saved(3), 'three iterations of the first pair')
+  farm.wait_for(saved(2), 'three iterations of the first pair')
   victim = pid.read_text()
   os.kill(int(victim), signal.SIGKILL)
   seen = _newest(place, collector=0)
@@ -148,11 +151,7 @@ def _newest(place, collector):
     ([], {'agent__local__optimizer': 'ilqr'}, "optimizer is 'ilqr'; choose one of"),
     ([], {'agent__local__pi2__epsilon': 9.0, 'agent__local__optimizer': 'pi2'}, 'log'),
     (['--runtime=fused'], {}, 'controllers are improved on a CPU: take sync or async'),
-    (
-      [],
-      {'config': 'configs/gps.py:reach'},
-      'no config gps.py:reach; choose peg',
-    ),
+    ([], {'config': 'configs/gps.py:reach'}, 'no config gps.py:reach; choose peg'),
   ],
 )
 def test_numbers_that_do_not_fit(launch, left, flags, numbers, says):
@@ -162,3 +161,15 @@ def test_numbers_that_do_not_fit(launch, left, flags, numbers, says):
   (line,) = process.err.splitlines()
   assert line.startswith('armfarm: ') and says in line
   assert not place.workdir.exists()
+
+
+@pytest.mark.parametrize('given', [None, 'elsewhere'])
+def test_pairs_share_what_they_compile(monkeypatch, tmp_path, given):
+  changed = {}
+  monkeypatch.setattr(jax.config, 'update', changed.__setitem__)
+  monkeypatch.delenv('JAX_COMPILATION_CACHE_DIR', raising=False)
+  if given:
+    monkeypatch.setenv('JAX_COMPILATION_CACHE_DIR', given)
+  pairs.share_compiled(tmp_path)
+  folder = changed.get('jax_compilation_cache_dir')
+  assert folder == (None if given else str(tmp_path / 'compiled'))

@@ -6,6 +6,7 @@ import pytest
 _NUMBERS = {
   'task__episode_steps': 20,
   'task__success_return': -30.0,
+  'run__collectors': 1,
   'run__warmup_steps': 40,
   'run__evaluate_every': 2,
   'run__checkpoint_every': 2,

@@ -125,7 +125,10 @@ def test_the_ratio_is_exact_in_lock_step(farm, left, ratio):
     pytest.param('reverb_process', marks=pytest.mark.reverb),
   ],
 )
-def test_an_asynchronous_run(farm, left, replay):
+def test_an_asynchronous_run(request, left, replay):
+  # What has all the processes has all the lines.
+  whole = replay == 'reverb_process'
+  farm = request.getfixturevalue('farm' if whole else 'unmeasured_farm')
   run = left()
   flags = ['--runtime=async', f'--replay={replay}']
   process = farm.run(run.workdir, *flags, run__collectors=2, run__max_episodes=20)

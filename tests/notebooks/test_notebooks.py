@@ -1,5 +1,6 @@
 """Every notebook runs from top to bottom, and git holds none of what it showed."""
 
+import os
 import pathlib
 import re
 
@@ -30,6 +31,12 @@ config.update_from_flattened_dict({
   'run.max_episodes': 20,
 })
 """
+
+
+@pytest.fixture(autouse=True)
+def _unmeasured(monkeypatch, unmeasured):
+  for name in set(os.environ) - set(unmeasured):
+    monkeypatch.delenv(name)
 
 
 @pytest.fixture(params=_PATHS, ids=[path.stem for path in _PATHS])

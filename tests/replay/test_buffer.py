@@ -1,4 +1,4 @@
-"""The trainer's memory: what is in it, and how evenly it is drawn from."""
+"""The memory of a fused program: what is in it, and how evenly it is drawn from."""
 
 import functools
 
@@ -101,14 +101,6 @@ def test_adding_in_place_is_adding():
   library = flashbax.make_item_buffer(_CAPACITY, 1, 6, add_sequences=True)
   ours, theirs = _make()[1], _filled(library.add, _make()[0].init())
   jax.tree.map(np.testing.assert_array_equal, ours, theirs)
-
-
-def test_packing_is_undone_by_unpacking():
-  items, packed = _block(3), buffers.pack(_block(3))
-  assert {name: rows.dtype.name for name, rows in packed.items()} == {
-    name: name for name in ('uint8', 'float32', 'int32')
-  }
-  jax.tree.map(np.testing.assert_array_equal, buffers.unpack(_ITEM, packed), items)
 
 
 def test_adding_does_not_copy_the_memory():

@@ -12,8 +12,8 @@ from armfarm.agents import types as agent_types
 from armfarm.configs import tasks
 from armfarm.envs import reach
 from armfarm.envs import task
-from armfarm.replay import buffer as buffers
 from armfarm.replay import memory
+from armfarm.replay import ring
 from armfarm.replay import types
 from armfarm.workers import trainer
 
@@ -184,14 +184,12 @@ def make_trainer(toy):
 
   def make(updates_per_step=1.0, block_steps=2, *, warmup_steps=0, publish_every=1000):
     options = trainer.Options(
-      updates_per_step, warmup_steps, block_steps, publish_every
+      updates_per_step, warmup_steps, block_steps, publish_every, _BATCH
     )
-    samples = _BATCH * options.updates_per_call
-    item = types.item_template(_SPEC)
-    buffer = buffers.make(item, 100 * block_steps, block_steps, samples)
+    experience = ring.Ring(types.item_template(_SPEC), 100 * block_steps, seed=0)
     outbox = Outbox()
     key = jax.random.key(0)
-    return trainer.Trainer(toy.agent, buffer, outbox, options, key), outbox
+    return trainer.Trainer(toy.agent, experience, outbox, options, key), outbox
 
   return make
 

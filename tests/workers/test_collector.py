@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from armfarm.agents import types as agent_types
 from armfarm.envs import host
 from armfarm.replay import memory
 from armfarm.replay import types
@@ -149,11 +150,37 @@ def test_noise_lasts_for_an_episode(make, replay, published):
   assert np.all(growth[begins] < 0)
 
 
-@pytest.fixture(params=['point', 'reach'])
-def make_robot(request, robot, toy, reach_task):
+@pytest.fixture
+def numerical(toy):
+  """The toy, exploring in numpy: what it draws, a thousandth of it, is what it does."""
+
+  def explore(prepared, actor_state, observation, draw):
+    return np.float32(1e-3) * draw + prepared, actor_state
+
+  host = agent_types.Host(lambda variables: 1e-6 * variables['weight'], explore)
+  return toy.agent._replace(host=host, explore=None)
+
+
+def test_an_agent_on_the_host_draws_anew_at_every_step(
+  make, numerical, robot, replay, published
+):
+  replay.publish(published(0))
+  robot.episode_steps = 150
+  (_, action, *_), origin = make(agent=numerical, block_steps=300).collect().items
+  assert origin.episode.tolist() == [0] * 150 + [1] * 150
+  assert len(np.unique(action)) == 300
+  np.testing.assert_allclose(action.std(), 1e-3, rtol=0.2)
+  np.testing.assert_allclose(action.mean(), 0, atol=2e-4)
+  (_, same, *_), _ = make(agent=numerical, block_steps=300).collect().items
+  np.testing.assert_array_equal(action, same)
+
+
+@pytest.fixture(params=['point', 'numerical', 'reach'])
+def make_robot(request, robot, toy, numerical, reach_task):
   """Returns `-> robot, agent`, each robot a new one."""
-  if request.param == 'point':
-    return lambda: (type(robot)(), toy.agent)
+  if request.param != 'reach':
+    agent = toy.agent if request.param == 'point' else numerical
+    return lambda: (type(robot)(), agent)
   explore = toy.agent.explore
 
   def seven(variables, actor_state, observation, key):

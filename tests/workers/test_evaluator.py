@@ -70,6 +70,17 @@ def test_success_and_return_are_those_of_the_episodes(agent, published):
   np.testing.assert_allclose(trial.total, 3 * 2.0 + starts[:5].mean(), rtol=1e-6)
 
 
+def test_distances_are_those_after_the_held_out_episodes(agent, published):
+  robots = _Robots(size=8)
+  apart = evaluators.Evaluator(
+    agent, robots, 5, jax.random.key(0), lambda last: last[:, 0] + last[:, 1]
+  )
+  trial = apart.try_out(published(2).variables, number=0)
+  np.testing.assert_allclose(trial.distances, robots.begun[0][:5] + 3.0, rtol=1e-6)
+  plain = _evaluator(agent, robots, held_out=5)
+  assert plain.try_out(published(2).variables, 0).distances is None
+
+
 def test_held_out_episodes_stay_and_fresh_ones_come(agent, published):
   robots = _Robots(size=8)
   evaluator = _evaluator(agent, robots, held_out=5)

@@ -8,8 +8,8 @@ import pytest
 
 from armfarm import agents
 from armfarm.envs import task
-from armfarm.replay import buffer as buffers
 from armfarm.replay import memory
+from armfarm.replay import ring
 from armfarm.replay import types
 from armfarm.workers import collector as collectors
 from armfarm.workers import trainer as trainers
@@ -24,14 +24,13 @@ class _Farm:
 
   def __init__(self, agent, spec, robots, **options):
     numbers = dict(updates_per_step=1.0, warmup_steps=50, publish_every=25) | options
-    self.options = trainers.Options(block_steps=_BLOCK, **numbers)
-    samples = 8 * self.options.updates_per_call
-    buffer = buffers.make(types.item_template(spec), 1000, _BLOCK, samples)
+    self.options = trainers.Options(block_steps=_BLOCK, batch_size=8, **numbers)
+    experience = ring.Ring(types.item_template(spec), 1000, seed=0)
     key_trainer, key = jax.random.split(jax.random.key(0))
     self.robots = robots
     self.replay = memory.MemoryReplay(_MAX_BLOCKS)
     self.trainer = trainers.Trainer(
-      agent, buffer, self.replay, self.options, key_trainer
+      agent, experience, self.replay, self.options, key_trainer
     )
     self.collectors = [
       collectors.Collector(

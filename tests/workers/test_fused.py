@@ -1,7 +1,6 @@
 """The fused trainer on a toy: what it counts, stores, reports and goes on from."""
 
 import json
-import os
 import pathlib
 import subprocess
 import sys
@@ -161,11 +160,11 @@ def test_updates_that_no_round_pays_for(make):
     make(environments=4, ratio=0.125)
 
 
-def test_four_devices_learn_what_one_does():
+def test_four_devices_learn_what_one_does(unmeasured):
   script = pathlib.Path(__file__).with_name('devices.py')
   done = subprocess.run(
     [sys.executable, str(script)],
-    env={**os.environ, 'JAX_PLATFORMS': 'cpu', 'JAX_DISABLE_MOST_OPTIMIZATIONS': '0'},
+    env={**unmeasured, 'JAX_PLATFORMS': 'cpu', 'JAX_DISABLE_MOST_OPTIMIZATIONS': '0'},
     capture_output=True,
     text=True,
     timeout=600,

@@ -67,7 +67,7 @@ def agent(options):
     del numbers[name]
   config = guided.fill(gps.Config, numbers)._replace(local=options, hidden=(8,))
   penalty = costs.Penalty(0.0, 1.0, 1e-3, logarithmic=False)
-  cost = reaching.Options(_X, 0, 2, (1.0,), penalty, 'constant', 1.0, 0.01)
+  cost = reaching.Options(_X, 0, 2, (1.0,), penalty, ('constant',), 1.0, 0.01)
   first = initial.pd(initial.PD(0.2, 1.0, 0.1), jnp.zeros(_X), _T, _A)
   return gps.make(_SPEC, config, lambda o, u: reaching.cost(cost, o, u), first)
 
@@ -80,7 +80,7 @@ def memory(options):
 @pytest.fixture
 def local_maker(agent, options):
   def make(memory, number=0):
-    robot = local_worker.Robot(number, (4, 7), (Mass(), Mass()))
+    robot = local_worker.Robot(number, (4, 7), (Mass(), Mass()), _distance)
     key = jax.random.key(0)
     return local_worker.LocalWorker(agent, options, robot, memory, key), robot
 
@@ -93,6 +93,10 @@ def server(agent):
   made = ParameterServer(agent, replay, publish_every=3, key=jax.random.key(1))
   made.publish()
   return made, replay
+
+
+def _distance(observation):
+  return jnp.abs(observation[0] - observation[2])
 
 
 def _source(server):
@@ -136,6 +140,8 @@ def test_an_iteration_rolls_out_improves_and_teaches(local_maker, memory, server
   assert [row.instance for row in reports] == [4] * _N + [7] * _N
   assert {row.iteration for row in reports} == {0}
   assert all(row.steps == _T and row.version == 1 for row in reports)
+  assert all(row.success == (row.distance < 0.1) for row in reports)
+  assert len({row.distance for row in reports}) == 2 * _N
   assert 0 < reports[-1].utilization <= 1
   np.testing.assert_array_equal(memory.latest().filled, [_N * _T] * 2)
   goals = [body.goals for body in robot.environments]
@@ -146,6 +152,19 @@ def test_an_iteration_rolls_out_improves_and_teaches(local_maker, memory, server
   taught = memory.latest().examples
   worker.again(_source(server))  # BADMM's multipliers have moved
   assert not np.array_equal(taught.action, memory.latest().examples.action)
+
+
+def test_rollouts_tell_of_improvements_that_kept_their_anchor(
+  local_maker, memory, server
+):
+  worker, _ = local_maker(memory)
+  state, (first, second) = worker.state(), worker.state()['locals']
+  reasons = jnp.arange(5)  # met, slack, inside; unreachable, indefinite
+  report = first.report._replace(reasons=reasons)
+  worker.restore({**state, 'locals': [first._replace(report=report), second]})
+  reports = []
+  worker.iterate(_source(server), reports.append, _never)
+  assert [row.held for row in reports] == [3 + 4] * _N + [0] * _N
 
 
 def test_what_is_over_before_its_end_teaches_nothing(local_maker, memory, server):

@@ -60,7 +60,7 @@ def test_updates_that_are_due_are_caught_up_on(make_trainer, script):
   ],
 )
 def test_a_ratio_that_no_block_pays_for(updates_per_step, block_steps, message):
-  options = trainers.Options(updates_per_step, 0, block_steps, 1)
+  options = trainers.Options(updates_per_step, 0, block_steps, 1, 1)
   with pytest.raises(ValueError, match=message):
     _ = options.updates_per_call
 
