@@ -86,6 +86,11 @@ class Job(NamedTuple):
     summary = json.loads(path.read_text()) if path.exists() else {}
     return summary if summary.get('finished') else {}
 
+  def failures(self) -> int:
+    """Returns how often what ran it ended with an error; each was resumed."""
+    path = _failures_path(self)
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
   def updates_per_step(self) -> float:
     """Returns the ratio that the run was asked to hold."""
     return workdirs.read_config(self.workdir)['config']['run']['updates_per_step']
@@ -216,6 +221,9 @@ def _run(job: Job, stop: threading.Event) -> None:
     print(f'{job.workdir}: ended with code {code}', file=sys.stderr)
   if code == app.INTERRUPTED:  # Ctrl-C was for all of us
     stop.set()
+  elif code > 0:  # by itself: a signal's is negative
+    with _failures_path(job).open('a') as file:
+      print(code, file=file)
 
 
 def _source(job: Job) -> Source:
@@ -223,6 +231,10 @@ def _source(job: Job) -> Source:
   if not path.exists():  # the run was made by hand
     return Source(shlex.join(['python', *job.command]), 'unknown', 'unknown')
   return Source(**json.loads(path.read_text()))
+
+
+def _failures_path(job: Job) -> pathlib.Path:
+  return job.workdir.with_name(f'{job.workdir.name}.failures.txt')
 
 
 def _source_path(job: Job) -> pathlib.Path:

@@ -37,8 +37,17 @@ _AXES = {
   'return_at_update_': ('updates', 'return on held-out episodes'),
   'success_at_second_': ('seconds', 'success on held-out episodes, %'),
   'return_at_second_': ('seconds', 'return on held-out episodes'),
+} | {
+  f'within_{far}_cm_at_iteration_': ('iterations', f'within {far} cm of the bottom, %')
+  for far in (10, 5, 2)
 }
-_COLORS = (pictures.BLUE, pictures.ORANGE, pictures.GREEN, pictures.GREY)
+_COLORS = (
+  pictures.BLUE,
+  pictures.ORANGE,
+  pictures.GREEN,
+  pictures.GREY,
+  pictures.PURPLE,
+)
 _AGENTS = {
   'naf': 'NAF',
   'ddpg': 'DDPG',
@@ -47,6 +56,11 @@ _AGENTS = {
   'agps': 'AGPS',
   'adgps-4': 'ADGPS-4',
   'adgps-8': 'ADGPS-8',
+  'lqr': 'LQR',
+  'pi2': 'PI²',
+  'badmm': 'BADMM',
+  'mdgps': 'MDGPS',
+  'mdgps-on': 'MDGPS on policy',
 }
 _LEARNERS = ('naf', 'ddpg', 'linear-naf')  # of Gu et al. 2016
 
@@ -109,6 +123,18 @@ STORIES = {
     ' pair of workers is killed, and another runs for a tenth of the time from there.',
     ('success', 'rate_kept', 'rate_kept_by_killed', 'rate_kept_by_slowed'),
     planned=(('adgps-4', 'async', 3),),
+  ),
+  'gps_peg': Story(
+    'A peg and a hole, by every algorithm',
+    'Four places of the hole, five rollouts of each in an iteration (PI²: 30), 30'
+    ' iterations in lock step. The tip is within 10 cm of the bottom where the peg is'
+    ' in. LQR and PI² are judged by the rollouts of their local controllers, with'
+    ' their noise; the others, whose local controllers are LQR, by the global policy.'
+    ' A run diverges where an iteration costs ten times the first.',
+    ('within_5_cm_at_10', 'within_10_cm_at_12', 'within_5_cm', 'within_2_cm'),
+    planned=tuple(
+      (agent, 'sync', 5) for agent in ('lqr', 'pi2', 'badmm', 'mdgps', 'mdgps-on')
+    ),
   ),
   'gps_reach': Story(
     'Figures 4 and 5 of Yahya et al. 2016: reaching under torque control',
@@ -182,6 +208,15 @@ STORIES = {
     ('ratio', 'trainer_rate', 'update_rate', 'sampler_rate'),
     'make bench',
   ),
+  'grasp': Story(
+    'Grasping, simulated',
+    'Episodes of the scripted policy of QT-Opt, which looks at nothing, on the objects'
+    ' to learn with and to test with: how many succeed, and control steps of 0.2 s a'
+    ' second of one core, with and without what it takes to begin episodes. Pictures of'
+    ' 64 x 64 pixels (`camera`). `load` is how many processes shared the two cores.',
+    ('success', 'standard_error', 'step_rate', 'step_rate_with_resets', 'frame_rate'),
+    'python benchmarks/grasp.py',
+  ),
   'qtopt': Story(
     'What QT-Opt computes',
     'Random data on a CPU: 64 x 64 pixels, minibatches of 32, labels and updates apart'
@@ -219,6 +254,14 @@ _LABELS = {
   'late': 'control steps that were late, worst robot',
   'staleness': 'mean staleness of gradients',
   'rollbacks': 'rollbacks',
+  'within_5_cm_at_10': 'within 5 cm after 10 iterations',
+  'within_10_cm_at_12': 'within 10 cm after 12 iterations',
+  'within_5_cm': 'within 5 cm at the end',
+  'within_2_cm': 'within 2 cm at the end',
+  'exceptions': 'runs that ended in an exception, and were resumed',
+  'not_finite': 'rollouts that were not finite',
+  'diverged': 'iterations that had diverged',
+  'anchors_kept': 'improvements that kept their anchor',
   'ratio': 'ratio',
   'step_rate': 'control steps a second',
   'step_in_updates': 'a control step of 64, in updates',

@@ -26,6 +26,9 @@ CURVES = (
   'return_at_update_',
   'success_at_second_',
   'return_at_second_',
+  'within_10_cm_at_iteration_',
+  'within_5_cm_at_iteration_',
+  'within_2_cm_at_iteration_',
 )
 
 _NAME = re.compile(r'[a-z][a-z0-9_-]*')

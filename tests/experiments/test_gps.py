@@ -1,11 +1,15 @@
 """What the figures of guided policy search are made from."""
 
+import json
+
 from absl import flags
 import numpy as np
 import pytest
 
 from armfarm.experiments import gps_faults
+from armfarm.experiments import gps_peg
 from armfarm.experiments import gps_reach
+from armfarm.experiments import rows
 from armfarm.workers import records
 
 
@@ -51,3 +55,65 @@ def test_every_variant_is_a_run_of_its_own():
   assert [job.variant for job in jobs] == ['sync', 'async', 'async']
   assert '--config.run.collectors=8' in jobs[2].arguments
   assert '--replay=reverb' in jobs[1].arguments
+
+
+@pytest.fixture
+def peg(tmp_path):
+  """A finished run of two iterations, with one instance and with two rollouts each."""
+  flags.FLAGS.mark_as_parsed()
+  rollouts = [(0, 3.0, 0.4), (0, 1.0, 0.3), (1, 30.0, 0.04), (1, 11.0, np.nan)]
+  told = [
+    {'kind': 'episode', 'instance': 0, 'held': iteration} | row
+    for iteration, cost, distance in rollouts
+    for row in [{'iteration': iteration, 'total': -cost, 'distance': distance}]
+  ]
+  tried = [[0.5, 0.5], [0.1, 0.06], [0.05, 0.01]]
+  told += [{'kind': 'evaluation', 'distances': distances} for distances in tried]
+  told += [{'kind': 'learner', 'rollbacks': 0.0}, {'kind': 'learner', 'rollbacks': 2.0}]
+  text = ''.join(json.dumps(row) + '\n' for row in told)
+  (tmp_path / 'metrics.jsonl').write_text(text)
+  summary = {'finished': True, 'task': 'peg', 'episodes': 4, 'updates': 2}
+  (tmp_path / 'summary.json').write_text(json.dumps(summary))
+  return tmp_path
+
+
+def test_the_peg_is_judged_by_rollouts_or_by_trials(peg):
+  alone = gps_peg.distances(peg, taught=False)
+  np.testing.assert_array_equal(alone, [[0.4, 0.3], [0.04, np.nan]])
+  taught = gps_peg.distances(peg, taught=True)
+  np.testing.assert_array_equal(taught, [[0.5, 0.5], [0.1, 0.06], [0.05, 0.01]])
+
+
+def test_failures_with_the_peg_are_counted(peg):
+  assert gps_peg.failures(peg) == {
+    'not_finite': 1,
+    'diverged': 1,  # 20.5 and 2
+    'anchors_kept': 1,
+    'rollbacks': 2,
+  }
+
+
+def test_the_rows_of_the_peg(peg, monkeypatch):
+  monkeypatch.setattr(gps_peg, '_MOMENTS', ((10, 1), (5, -1)))
+  job = gps_peg.make_job('mdgps', 3)._replace(workdir=peg)
+  found = gps_peg.collect(job, rows.Source('python', 'unknown', 'a processor'))
+  numbers = {row.metric: row.value for row in found}
+  assert all(row.unit == '%' for row in found if 'within' in row.metric)
+  assert (numbers['within_10_cm_at_1'], numbers['within_5_cm']) == (100.0, 100.0)
+  assert (numbers['exceptions'], numbers['rollbacks']) == (0, 2)
+  curves = {row.metric: row.value for row in found if row.point}
+  assert len(curves) == 3 * 3
+  assert curves['within_5_cm_at_iteration_000001'] == 0.0
+  assert curves['within_2_cm_at_iteration_000002'] == 50.0
+
+
+def test_thirty_iterations_of_each_algorithm_on_the_peg():
+  flags.FLAGS.mark_as_parsed()
+  lqr, pi2 = (gps_peg.make_job(agent, 1).arguments for agent in ('lqr', 'pi2'))
+  assert '--config.run.max_episodes=600' in lqr
+  assert '--config.agent.local.algorithm=trajectory' in lqr
+  assert '--config.run.max_episodes=3600' in pi2
+  assert '--config.run.evaluate_every=120' in pi2
+  inner = '--config.run.inner_iterations={}'.format
+  assert inner(1) in lqr
+  assert inner(4) in gps_peg.make_job('badmm', 1).arguments

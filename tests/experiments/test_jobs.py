@@ -125,8 +125,10 @@ def test_a_run_that_fails_does_not_stop_the_others(folder, monkeypatch, capsys):
   monkeypatch.setattr(subprocess, 'run', run)
   with flagsaver.as_parsed(seeds='2', agents='naf'):
     assert reach.main(['']) == 1
+    assert reach.main(['']) == 1  # each goes on where it was
   errors = capsys.readouterr().err
   for seed in (0, 1):
+    assert pathlib.Path(f'runs/reach/naf-{seed}.failures.txt').read_text() == '2\n2\n'
     assert f'runs/reach/naf-{seed}: ended with code 2' in errors
     assert f'not finished: runs/reach/naf-{seed}' in errors
 
@@ -141,6 +143,7 @@ def test_an_interrupt_stops_everything(folder, monkeypatch):
   monkeypatch.setattr(subprocess, 'run', run)
   assert reach.main(['']) == app.INTERRUPTED
   assert len(count) == 1
+  assert not list(folder.rglob('*.failures.txt'))
 
 
 def test_the_rows_of_figure_4(folder, launched):
