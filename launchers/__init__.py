@@ -1,6 +1,8 @@
 """Programs: they put the parts together, on one machine, on many, on arms."""
 
 import os
+import signal
+import sys
 
 from armfarm.launchers import opengl
 
@@ -9,3 +11,7 @@ from armfarm.launchers import opengl
 opengl.choose()
 os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
 os.environ.setdefault('NPROC', '1')  # of XLA on a CPU
+
+# A program that still imports has nothing to lose: Ctrl-C ends it, without a traceback.
+if sys.argv[:1] == ['-m']:  # as long as Python looks for the module to run
+  signal.signal(signal.SIGINT, signal.SIG_DFL)

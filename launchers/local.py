@@ -51,6 +51,7 @@ def main(argv: list[str]) -> int:
   if not finished:
     return app.INTERRUPTED
   if _PICTURES.value:
+    app.exit_on_interrupt()
     policy.draw(workdir)
   return 0
 

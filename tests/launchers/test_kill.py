@@ -5,6 +5,8 @@ import pathlib
 import random
 import re
 import signal
+import subprocess
+import sys
 import time
 
 import jax
@@ -204,6 +206,30 @@ def test_a_signal_ends_a_run_at_a_checkpoint_to_go_on_from(farm, left, number):
   process = farm.run(run.workdir, run__max_episodes=end, run__checkpoint_every=2)
   assert f'Going on at episode {counters["episodes"]}' in process.err
   assert [row['episode'] for row in run.rows('episode')] == list(range(end))
+  assert run.read('summary.json')['finished']
+
+
+@pytest.mark.parametrize('program', ['local', 'evaluate'])
+def test_an_interrupt_while_it_imports_says_nothing(tmp_path, unmeasured, program):
+  (tmp_path / 'flax.py').write_text(
+    'import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n'
+  )
+  ended = subprocess.run(
+    [sys.executable, '-m', f'armfarm.launchers.{program}'],
+    env={**unmeasured, 'PYTHONPATH': str(tmp_path)},
+    capture_output=True,
+    text=True,
+  )
+  assert (ended.returncode, ended.stderr) == (-signal.SIGINT, '')
+
+
+def test_an_interrupt_while_pictures_are_drawn_says_one_line(farm, left):
+  run = left()
+  process = farm.launch(run.workdir, '--pictures', run__max_episodes=2)
+  farm.wait_for((run.workdir / 'curve.png').exists, 'the curve')  # the film is longer
+  process.signal(signal.SIGINT)
+  assert process.wait() == 130
+  assert process.err.splitlines()[-1] == 'armfarm: interrupted'
   assert run.read('summary.json')['finished']
 
 
