@@ -35,7 +35,7 @@ def run(main: Callable[[list[str]], int | None]) -> NoReturn:
     logging.set_verbosity(logging.ERROR)  # what libraries tell of themselves
     try:
       return main(argv)
-    except UserError as error:
+    except (UserError, MemoryError) as error:
       return fail(error)
 
   try:
@@ -68,7 +68,7 @@ def parse(argv: list[str]) -> list[str]:
 
 def explain(error: Exception, argv: list[str]) -> str:
   """Says what was wrong with flags, better than their library does."""
-  known, override = overridable(argv), r'--config\.([\w.]+)'
+  known, override = overridable(argv), r'--?config\.([\w.]+)'
   for name in re.findall(f'^{override}', '\n'.join(argv), re.MULTILINE):
     if known and name not in known:
       near = difflib.get_close_matches(name, known, 1, 0.0)[0]
@@ -109,14 +109,17 @@ def check_sections(config: ConfigDict) -> None:
 
 
 def with_config_path(argv: list[str]) -> list[str]:
-  """Lets `--config=configs/naf.py:reach` work in any folder, by the installed one."""
-  prefix = '--config='
-  return [
-    prefix + config_path(argument.removeprefix(prefix))
-    if argument.startswith(prefix)
-    else argument
-    for argument in argv
-  ]
+  """Lets `--config=configs/naf.py:reach` work in any folder, by the installed one.
+
+  Nor does it matter whether it is one argument or two, or begins with a single dash.
+  """
+  rest, words = iter(argv), []
+  for word in rest:
+    flag, equals, value = word.partition('=')
+    if flag in ('-config', '--config'):
+      word = f'--config={config_path(value if equals else next(rest, ""))}'
+    words.append(word)
+  return words
 
 
 def config_path(value: str) -> str:

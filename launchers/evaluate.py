@@ -14,7 +14,7 @@ from armfarm.launchers import policy
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.', required=True)
 _EPISODES = flags.DEFINE_integer('episodes', 100, 'Episodes to run.', lower_bound=1)
-_SEED = flags.DEFINE_integer('seed', 1, 'Decides the episodes.')
+_SEED = flags.DEFINE_integer('seed', 1, 'Decides the episodes.', 0, 2**32 - 1)
 _RECORD = flags.DEFINE_string(
   'record', None, 'Where to record an episode, a demonstration.npz.'
 )

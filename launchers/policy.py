@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import pathlib
 from typing import NamedTuple
 
@@ -47,6 +48,8 @@ def load(workdir: pathlib.Path) -> Loaded:
   checkpoints = Checkpoints(workdir / 'checkpoints', app.note)
   found = checkpoints.read()
   if found is None:
+    if any((workdir / 'checkpoints').iterdir()):
+      raise UserError(f'{workdir} has no checkpoint that can be used: restore one')
     raise UserError(f'{workdir} has no checkpoint yet: train for longer')
   path, progress = found
   template = jax.tree.map(np.asarray, build.variables_template(parts))
@@ -134,10 +137,22 @@ def _policy(loaded: Loaded, key: chex.PRNGKey) -> pictures.Policy:
 
 
 def draw(workdir: pathlib.Path, episodes: int = 5) -> None:
-  """Draws a run's curve and films its policy; says where, or why not."""
-  print(f'  curve  {pictures.draw_curve(workdir)}')
+  """Draws a run's curve and films its policy; says where, or why not.
+
+  Raises:
+    UserError: the folder cannot be written, or its metrics not be read.
+  """
   try:
+    print(f'  curve  {pictures.draw_curve(workdir)}')
     path = film(load(workdir), workdir / 'videos' / 'policy.mp4', episodes, seed=0)
     print(f'  video  {path}')
   except pictures.CannotDraw as error:
     app.note(str(error))
+  except OSError as error:
+    raise UserError(
+      f'no picture can be written to {workdir} ({error.strerror}): take --nopictures'
+    ) from error
+  except json.JSONDecodeError as error:
+    raise UserError(
+      f'{workdir}/metrics.jsonl cannot be read ({error}): take --nopictures'
+    ) from error

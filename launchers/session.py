@@ -92,8 +92,7 @@ def run(
       session.runtime.run(session.supervisor, stop)
       session.supervisor.finish()
     except Diverged as error:
-      kept = workdir / 'checkpoints'
-      raise UserError(f'{error}; what was learned before is in {kept}') from error
+      raise UserError(f'{error}; {kept(workdir, session.checkpoints)}') from error
     finished = session.supervisor.done
     summary = summarize(config, launch, session.supervisor, finished)
     write_json(workdir / 'summary.json', summary)
@@ -102,6 +101,13 @@ def run(
   else:
     print(f'Stopped at a checkpoint; the same command goes on with {workdir}.')
   return finished
+
+
+def kept(workdir: pathlib.Path, checkpoints: Checkpoints) -> str:
+  """Says what there is of a run that cannot go on."""
+  if checkpoints.read() is None:
+    return 'nothing was saved before'
+  return f'what was learned before is in {workdir / "checkpoints"}'
 
 
 def check_fused(parts: build.Parts, launch: Launch) -> None:
@@ -244,12 +250,16 @@ def summarize(
 def table(summary: dict[str, Any]) -> str:
   """Returns the outcome as lines for people."""
   seconds = summary['wall_s_to_100']
+  episodes = {
+    name: 'not reached' if summary[name] is None else str(summary[name])
+    for name in ('episodes_to_100', 'episodes_to_100_paper')
+  }
   rows = {
     'task, agent': f'{summary["task"]}, {summary["agent"]}',
     'success, held-out episodes': f'{100 * summary["success"]:.0f} %',
     'return': f'{summary["return"]:.2f}',
-    'episodes to 100 %': str(summary['episodes_to_100']),
-    "episodes to 100 %, paper's criterion": str(summary['episodes_to_100_paper']),
+    'episodes to 100 %': episodes['episodes_to_100'],
+    "episodes to 100 %, paper's criterion": episodes['episodes_to_100_paper'],
     'training to 100 %': 'not reached' if seconds is None else f'{seconds:.1f} s',
     'updates, steps': f'{summary["updates"]}, {summary["env_steps"]}',
     'updates/s, steps/s': (

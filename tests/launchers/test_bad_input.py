@@ -50,6 +50,16 @@ _FLAGS = [
   ([_CONFIG, '--workdir=/proc/run'], 'run cannot be written .*: choose another'),
   ([_CONFIG, '--workdir={}'], 'is not empty and holds no run: choose another'),
   ([], '--config is missing: give it'),
+  (['--config', 'configs/nope.py:reach'], 'no config file configs/nope.py; .*naf.py'),
+  (['-config=configs/nope.py:reach'], 'no config file configs/nope.py; .*naf.py'),
+  (
+    ['--config', 'configs/naf.py:reach', '--config.agent.taw', '1'],
+    'no number agent.taw.* --config.agent.tau',
+  ),
+  (
+    ['-config', 'configs/naf.py:reach', '-config.agent.tau=abc'],
+    'agent.tau=abc is no float: give one as 0',
+  ),
 ]
 
 _NUMBERS = [
@@ -122,6 +132,11 @@ def test_numbers_that_make_no_sense(farm, left, name, value, says):
   process = farm.launch(run.workdir, **{name.replace('.', '__'): value})
   matches(says, line(process))
   assert not run.workdir.exists()
+
+
+def test_more_than_fits_into_memory(farm, left):
+  process = farm.launch(left().workdir, replay__capacity=10**12)
+  matches('Unable to allocate .* for an array', line(process))
 
 
 @pytest.fixture(scope='module')
@@ -246,6 +261,51 @@ def test_a_loss_that_is_not_finite(farm, left, numbers):
   assert run.whole()
   assert not run.unfinished()
   assert run.counters()['updates'] <= 20
+
+
+def test_a_loss_that_is_not_finite_before_anything_was_saved(farm, left):
+  process = farm.launch(left().workdir, agent__learning_rate=1e30)
+  matches('nothing was saved before', line(process))
+
+
+@pytest.mark.parametrize('seed', [-1, 2**70])
+def test_a_seed_of_an_evaluation_that_makes_no_sense(farm, finished, seed):
+  flags = [f'--workdir={finished}', f'--seed={seed}', '--nopictures']
+  matches(f'--seed={seed}: .*', line(farm.start(*flags, module='evaluate')))
+
+
+@pytest.fixture
+def evaluation(farm):
+  """Starts an evaluation of a workdir."""
+
+  def start(run, *flags):
+    workdir = f'--workdir={run.workdir}'
+    return farm.start(workdir, '--episodes=2', *flags, module='evaluate')
+
+  return start
+
+
+def said_last(process):
+  """Asserts that a process ended as bad input ends it; returns its last line."""
+  assert process.wait() == 2, process.err
+  assert 'Traceback' not in process.err
+  return process.err.splitlines()[-1]
+
+
+def test_an_evaluation_without_a_checkpoint_that_is_whole(evaluation, copy):
+  for path in copy.checkpoints():
+    damage(path, 'flipped')
+  matches('no checkpoint that can be used', said_last(evaluation(copy)))
+
+
+def test_an_evaluation_with_nowhere_to_draw(evaluation, copy):
+  (copy.workdir / 'curve.png').mkdir()  # for root, too, no file to be written
+  matches(r'^armfarm: no picture can .*: take --nop', said_last(evaluation(copy)))
+
+
+def test_an_evaluation_with_metrics_that_cannot_be_read(evaluation, copy):
+  (copy.workdir / 'metrics.jsonl').write_text('{"kind\n')
+  matches(r'^armfarm: .*/metrics.jsonl cannot be', said_last(evaluation(copy)))
 
 
 def test_without_reverb(farm, left, tmp_path):
