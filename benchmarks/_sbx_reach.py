@@ -1,7 +1,7 @@
 """Shows that an SBX agent learns `armfarm/Reach-v0`; run by `make sbx`.
 
-It prints the success rate and the mean return of 20 held-out episodes, and ends with
-code 1 where fewer than 18 succeed.
+It prints the success rate of 20 held-out episodes, and ends with code 1 where fewer
+than 18 succeed.
 """
 
 from __future__ import annotations
