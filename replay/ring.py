@@ -1,9 +1,10 @@
 """The trainer's replay memory: a ring of rows on the host.
 
 Transitions are packed into one array for each dtype, so that a minibatch is a gather or
-two and uint8 stays uint8; so are their origins, which no update reads. The memory is on
-the host because it is written and read once an update: numpy does both in the time that
-it takes JAX to dispatch either, and images have more room there than on any device.
+two and uint8 stays uint8; so is what goes with them, which no update reads. The memory
+is on the host because it is written and read once an update: numpy does both in the
+time that it takes JAX to dispatch either, and images have more room there than on any
+device.
 
 Letters as in `armfarm.replay.types`, [B] a minibatch and [F] the numbers of one item
 that share a dtype.
@@ -41,7 +42,12 @@ class Ring:
     seed: of what is drawn.
   """
 
-  def __init__(self, item: types.Item, capacity: int, seed: int | Sequence[int]):
+  def __init__(
+    self,
+    item: types.Item | types.Labelled,
+    capacity: int,
+    seed: int | Sequence[int],
+  ):
     self.item = item
     self._capacity = capacity
     parts = item._asdict().items()
@@ -52,9 +58,9 @@ class Ring:
   def __len__(self) -> int:
     return min(self._added, self._capacity)
 
-  def add(self, items: types.Item) -> None:
+  def add(self, items: types.Item | types.Labelled) -> None:
     """Appends items, [T]."""
-    count = len(items.origin.step)
+    count = len(jax.tree.leaves(items)[0])
     start = self._added % self._capacity
     room = self._capacity - start
     for part, stored in self._rows.items():
@@ -65,15 +71,24 @@ class Ring:
 
   def sample(self, count: int) -> Packed:
     """Draws B = `count` transitions with replacement; returns them packed, [B F]."""
-    places = self._generator.integers(len(self), size=count)
-    transitions = self._rows['transition'].items()
-    return {name: rows.take(places, axis=0) for name, rows in transitions}
+    return self.rows('transition', self.draw(count))
 
-  def stored(self) -> types.Item:
+  def draw(self, count: int) -> np.ndarray:
+    """Draws places with replacement, [B]."""
+    return self._generator.integers(len(self), size=count)
+
+  def rows(self, part: str, places: np.ndarray) -> Packed:
+    """Returns one part of the items at some places, packed, [B F]."""
+    parts = self._rows[part].items()
+    return {name: rows.take(places, axis=0) for name, rows in parts}
+
+  def stored(self) -> Any:
     """Returns all items, in the order of their places."""
     rows = jax.tree.map(lambda x: x[: len(self)], self._rows)
     parts = self.item._asdict().items()
-    return types.Item(**{name: unpack(part, rows[name]) for name, part in parts})
+    return self.item._replace(
+      **{name: unpack(part, rows[name]) for name, part in parts}
+    )
 
   def state(self) -> dict[str, Any]:
     """The arrays that `restore` needs; the rows are those that `add` writes to."""

@@ -34,6 +34,18 @@ class Item(NamedTuple):
   origin: Origin
 
 
+class Labelled(NamedTuple):
+  """What the table `train` stores.
+
+  Attributes:
+    transition: labelled, as an agent's `update` takes it.
+    version: of the target networks that labelled it, int32 [].
+  """
+
+  transition: Any
+  version: Any
+
+
 class Block(NamedTuple):
   """What travels: consecutive items of one collector, and how they came about.
 
