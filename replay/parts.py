@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from armfarm.replay import types
@@ -54,6 +55,13 @@ class Parts:
 
   def __len__(self) -> int:
     return sum(map(len, self.rings.values()))
+
+  def add(self, part: np.ndarray, items: types.Item | types.Labelled) -> None:
+    """Appends items [T] to the parts of these numbers, [T]."""
+    for number, ring in enumerate(self.rings.values()):
+      its = part == number
+      if its.any():
+        ring.add(jax.tree.map(lambda x, its=its: x[its], items))
 
   def draw(self, count: int, weights: Mapping[str, float]) -> Drawn:
     """Draws B = `count` examples with replacement.

@@ -52,11 +52,16 @@ class Ring:
     self._capacity = capacity
     parts = item._asdict().items()
     self._rows = {name: _empty(part, capacity) for name, part in parts}
-    self._added = 0  # items, whether they are still here or not
+    self._added = 0
     self._generator = np.random.default_rng(seed)
 
   def __len__(self) -> int:
     return min(self._added, self._capacity)
+
+  @property
+  def added(self) -> int:
+    """How many items have come, whether they are still here or not."""
+    return self._added
 
   def add(self, items: types.Item | types.Labelled) -> None:
     """Appends items, [T]."""

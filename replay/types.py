@@ -62,6 +62,20 @@ class Block(NamedTuple):
   success: Any
 
 
+class Work(NamedTuple):
+  """What a Bellman updater takes, and, labelled, what it gives back.
+
+  Attributes:
+    part: of the memory that each is from, int32 [B].
+    items: transitions, or `Labelled`, [B ...].
+    updater: number of who labelled them, int32 [B]; -1 before.
+  """
+
+  part: Any
+  items: Any
+  updater: Any
+
+
 class Published(NamedTuple):
   """Variables on their way to those who act.
 
