@@ -153,6 +153,36 @@ def grasp_few() -> ConfigDict:
   return task
 
 
+# How the policies of any of these are tried: each changes the numbers of a task, and a
+# policy sees as much as it has learned with.
+
+
+def unseen(task: ConfigDict) -> None:
+  """Other objects than those to learn with (Kalashnikov et al. 2018, 6.1)."""
+  task.observes_objects = task.in_bin[1]  # as many as in training
+  task.unseen = True
+
+
+def emptying(task: ConfigDict) -> None:
+  """A bin full of unseen objects (Kalashnikov et al. 2018, 6.1)."""
+  unseen(task)
+  task.in_bin = (28, 28)  # objects; Kalashnikov, 6.1
+
+
+def disturbed(task: ConfigDict) -> None:
+  """One unseen object, for `grasp_attempts.Disturbed` to move away."""
+  unseen(task)
+  task.in_bin = (1, 1)  # objects; Kalashnikov, A: a ball
+
+
+def singulation(task: ConfigDict) -> None:
+  """A puzzle of blocks, which has to be broken up first."""
+  unseen(task)
+  task.blocks = (2, 2)  # rows and columns; ours, for the toy of Kalashnikov, A
+  task.block_edge = 0.045  # m; ours: two of them are wider than the hand opens
+  task.in_bin = (4, 4)  # blocks
+
+
 def gym(id: str) -> ConfigDict:
   """Any Gymnasium environment with Box spaces, by its id."""
   task = ConfigDict()

@@ -43,6 +43,7 @@ _MAX_HEADING = np.deg2rad(100.0)  # either way: every grasp of two fingers, and 
 _CLOSE, _OPEN, _TERMINATE = 5, 6, 7  # of the action
 _GIVEN = 0.5  # of a command
 _SEED = 0  # of all objects
+_GAP = 2e-4  # m, between cubes side by side
 
 
 class Numbers(NamedTuple):
@@ -70,6 +71,11 @@ class Numbers(NamedTuple):
     image_size: height and width of an image from over the arm's shoulder, pixels, that
       is observed in place of all poses; () for no image.
     episode_steps: at most, of 0.2 s.
+    observes_objects: how many poses are observed, those nearest the tips where there
+      are more; None for as many as there can be in the bin.
+    blocks: rows and columns of a puzzle of cubes that lies in the bin in place of
+      objects, [2]; () for objects.
+    block_edge: of a cube, m.
   """
 
   bin_size: Sequence[float]
@@ -92,6 +98,14 @@ class Numbers(NamedTuple):
   observes_gripper: bool
   image_size: Sequence[int]
   episode_steps: int
+  observes_objects: int | None = None
+  blocks: Sequence[int] = ()
+  block_edge: float = 0.045
+
+  @property
+  def observed(self) -> int:
+    """How many poses are observed."""
+    return self.in_bin[1] if self.observes_objects is None else self.observes_objects
 
 
 class _Grasp(NamedTuple):
@@ -117,7 +131,8 @@ class _Grasp(NamedTuple):
     present = jnp.arange(places) < jax.random.randint(key_count, (), fewest, most + 1)
     which = jax.random.permutation(key_which, self.scene.library.size)[:places]
     which = jnp.where(present, which, objects.NONE)
-    poses = jnp.where(present[:, None], self._dropped(which, key_poses), parked)
+    arrange = self._packed if self.numbers.blocks else self._dropped
+    poses = jnp.where(present[:, None], arrange(which, key_poses), parked)
     qpos = jnp.concatenate([jnp.asarray(self.scene.home), poses.ravel()])
     velocities = jnp.zeros(len(qpos) - places)  # a quaternion has four numbers
     return task.Start(qpos, velocities, which.astype(qpos.dtype))
@@ -162,6 +177,7 @@ class _Grasp(NamedTuple):
     )
     there = (which != objects.NONE)[..., None]
     rows = np.where(there, np.concatenate(each, axis=-1), 0.0)
+    rows = _nearest(rows, there[..., 0], self.numbers.observed)
     parts.append(rows.reshape(*goal.shape[:-1], -1))
     return np.concatenate(parts, axis=-1).astype(np.float32)
 
@@ -204,12 +220,50 @@ class _Grasp(NamedTuple):
     turn /= jnp.sqrt(jnp.sum(turn**2, axis=1, keepdims=True))
     return jnp.concatenate([place, turn], axis=1)
 
+  def _packed(self, which: chex.Array, key: chex.PRNGKey) -> chex.Array:
+    """Poses of cubes [K], side by side in a rectangle that lies anywhere, [K 7]."""
+    del which  # they are all alike
+    key_place, key_turn = jax.random.split(key)
+    edge = self.numbers.block_edge + _GAP
+    counts = np.array(self.numbers.blocks)
+    grid = np.stack(np.meshgrid(*map(np.arange, counts), indexing='ij'), axis=-1)
+    offsets = jnp.asarray(edge * (grid.reshape(-1, 2) - (counts - 1) / 2))
+    room = np.asarray(self.numbers.bin_size) / 2 - edge * np.linalg.norm(counts) / 2
+    middle = jax.random.uniform(key_place, (2,), minval=-room, maxval=room)
+    turn = jax.random.uniform(key_turn, (), maxval=jnp.pi / 2)
+    sine, cosine = jnp.sin(turn), jnp.cos(turn)
+    across = offsets @ jnp.array([[cosine, sine], [-sine, cosine]])
+    place = jnp.asarray(grasp_scene.CENTER)[None] + middle[None] + across
+    height = jnp.full((len(place), 1), edge / 2)
+    quaternion = jnp.array([jnp.cos(turn / 2), 0.0, 0.0, jnp.sin(turn / 2)])
+    turned = jnp.broadcast_to(quaternion[None], (len(place), 4))
+    return jnp.concatenate([place, height, turned], axis=1)
+
   def _is_closed(self, data: task.Data) -> task.Array:
     """Whether the gripper was last told to close, [B]."""
     return data.ctrl[..., self.scene.rows.finger] > 0
 
   def _is_high(self, data: task.Data) -> task.Array:
     return self.mover.position(data)[..., 2] > self.numbers.lift_height
+
+
+def _nearest(rows: task.Array, there: task.Array, count: int) -> task.Array:
+  """Returns the rows of so many objects, those nearest the tips; nought for none.
+
+  Args:
+    rows: what is observed of each, beginning with its place from the tips, [B K 12].
+    there: whether there is something, [B K].
+    count: how many.
+
+  Returns:
+    [B count 12], those that are there in the order that they had.
+  """
+  missing = count - rows.shape[-2]
+  if missing >= 0:
+    return np.pad(rows, (*[(0, 0)] * (rows.ndim - 2), (0, missing), (0, 0)))
+  distance = np.where(there, np.linalg.norm(rows[..., :3], axis=-1), np.inf)
+  chosen = np.sort(np.argsort(distance, axis=-1)[..., :count], axis=-1)
+  return np.take_along_axis(rows, chosen[..., None], axis=-2)
 
 
 def make(**numbers: Any) -> task.Task:
@@ -222,7 +276,7 @@ def make(**numbers: Any) -> task.Task:
     The task, for native MuJoCo, with O = 4 + 2 + 12 K in the world's axes: the tips of
     the fingers from the bin's middle (2, m), sine and cosine of the gripper's heading
     (2); where it is observed, whether it was last told to close (1) and the height of
-    the tips (1, m); for each place the middle of the object's box from the tips (3, m),
+    the tips (1, m); for each of K objects the middle of its box from the tips (3, m),
     that box's first two axes (6, row by row) and half its edges (3, m), all nought
     where there is none. With images, O is 2 or 0: the gripper's status and height. A =
     8, or 7 without the command to terminate.
@@ -252,7 +306,8 @@ def make(**numbers: Any) -> task.Task:
     model=model,
     substeps=_SUBSTEPS,
     episode_steps=checked.episode_steps,
-    observation_size=2 * checked.observes_gripper + (0 if view else 4 + 12 * places),
+    observation_size=2 * checked.observes_gripper
+    + (0 if view else 4 + 12 * checked.observed),
     action_size=7 + checked.learned_termination,
     reset=functions.reset,
     control=functions.control,
@@ -277,7 +332,11 @@ def _view(image_size: Sequence[int]) -> camera.View | None:
 
 
 def _things(numbers: Numbers) -> list[objects.Thing]:
-  """The objects to learn with, or those that are drawn after them."""
+  """The objects to learn with, or those that are drawn after them, or cubes."""
+  if numbers.blocks:
+    mass, friction = map(np.mean, (numbers.mass, numbers.friction))
+    cube = objects.cube(numbers.block_edge, float(mass), float(friction))
+    return [cube] * int(np.prod(numbers.blocks))
   ranges = objects.Ranges(numbers.radius, numbers.mass, numbers.friction)
   rng = np.random.default_rng(_SEED)
   split = numbers.train_objects
@@ -301,9 +360,25 @@ def _checked(numbers: Numbers) -> Numbers:
     names = 'wall_height, lift_height and ceiling'
     raise ValueError(f'{names} are {heights}: give finite ones, rising')
   available = numbers.test_objects if numbers.unseen else numbers.train_objects
-  if numbers.in_bin[1] > available:
+  if numbers.blocks:
+    _check_blocks(numbers)
+  elif numbers.in_bin[1] > available:
     raise ValueError(f'in_bin is {numbers.in_bin}: give at most {available}, all')
+  if numbers.observed < 1:
+    raise ValueError(f'observes_objects is {numbers.observed}: give at least 1')
   return numbers
+
+
+def _check_blocks(numbers: Numbers) -> None:
+  """Raises ValueError unless there are whole blocks, all in the bin, which has room."""
+  _check_pair('blocks', numbers.blocks, rising=False)
+  task.require_positive('block_edge', numbers.block_edge)
+  count = int(np.prod(numbers.blocks))
+  if tuple(numbers.in_bin) != (count, count):
+    raise ValueError(f'in_bin is {numbers.in_bin}: give {(count, count)}, all blocks')
+  across = numbers.block_edge * np.linalg.norm(numbers.blocks)
+  if not across < min(numbers.bin_size):
+    raise ValueError(f'blocks are {across:.2f} m across: give fewer, or smaller ones')
 
 
 def _check_pair(name: str, pair: Sequence[float], rising: bool) -> None:

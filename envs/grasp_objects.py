@@ -29,6 +29,7 @@ _SPHERE, _CAPSULE, _BOX = (
 _KINDS = (_BOX, _BOX, _CAPSULE, _SPHERE)  # boxes twice as often
 _OVERLAP = 0.9  # of where two primitives would just touch
 _DOFS = 6  # of a free body
+_CUBE_COLOR = np.array([0.85, 0.6, 0.25])
 _RIGHT_ANGLES = ((1, 0, 0, 0), (0.5**0.5, 0.5**0.5, 0, 0), (0.5**0.5, 0, 0.5**0.5, 0))
 
 # What differs between two objects' rows of a compiled model.
@@ -77,7 +78,7 @@ class Thing(NamedTuple):
   """One object.
 
   Attributes:
-    parts: two to `PRIMITIVES`.
+    parts: one to `PRIMITIVES`.
     mass: kg.
     friction: coefficient of sliding.
     color: red, green and blue, [3].
@@ -130,6 +131,13 @@ def draw(ranges: Ranges, rng: np.random.Generator) -> Thing:
     friction=rng.uniform(*ranges.friction),
     color=rng.uniform(0.2, 0.95, 3),
   )
+
+
+def cube(edge: float, mass: float, friction: float) -> Thing:
+  """Returns a cube, m, kg and a coefficient."""
+  half, nowhere = np.full(3, edge / 2), np.zeros(3)
+  part = Primitive(_BOX, half, nowhere, np.array(_RIGHT_ANGLES[0], float))
+  return Thing((part,), mass, friction, _CUBE_COLOR)
 
 
 def _draw_part(rng: np.random.Generator) -> Primitive:

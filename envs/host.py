@@ -77,7 +77,10 @@ class Host:
     Returns:
       The first observation, [O].
     """
-    start = self._start(key)
+    return self.begin(self._start(key))
+
+  def begin(self, start: Start) -> Array:
+    """Begins an episode from a start of one's own; returns its first observation."""
     model, data = self._model, self._data
     mujoco.mj_resetDataKeyframe(model, data, _HOME)
     data.qpos[:] = start.qpos
@@ -91,6 +94,25 @@ class Host:
     mujoco.mj_step1(model, data)
     self._steps = 0
     self._running = True
+    return self.observe()
+
+  @property
+  def data(self) -> mujoco.MjData:
+    """The simulation's, to be read."""
+    return self._data
+
+  def where(self) -> Start:
+    """Returns where everything is now, as `begin` and `move` take it."""
+    data = self._data
+    return Start(data.qpos.copy(), data.qvel.copy(), self._goal.copy())
+
+  def move(self, start: Start) -> Array:
+    """Puts everything elsewhere within an episode; returns what is observed then."""
+    self._data.qpos[:] = start.qpos
+    self._data.qvel[:] = start.qvel
+    self._goal = np.asarray(start.goal, np.float64)
+    self._set_model()
+    mujoco.mj_step1(self._model, self._data)
     return self.observe()
 
   def observe(self) -> Array:
