@@ -69,11 +69,13 @@ class Work(NamedTuple):
     part: of the memory that each is from, int32 [B].
     items: transitions, or `Labelled`, [B ...].
     updater: number of who labelled them, int32 [B]; -1 before.
+    batch: number of that updater's batch, int32 [B]; -1 before.
   """
 
   part: Any
   items: Any
   updater: Any
+  batch: Any
 
 
 class Published(NamedTuple):

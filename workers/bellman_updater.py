@@ -82,7 +82,7 @@ class BellmanUpdater:
     beat: see there.
     number: of this updater, told with every label.
     key: of the run, the same for all updaters; consumed.
-    first: batches that updaters of this number have labelled before.
+    first: number of its first batch.
   """
 
   def __init__(
@@ -100,6 +100,7 @@ class BellmanUpdater:
     self._seams = seams
     self._beat = beat
     self._number = number
+    self._batch = first
     self._key = jax.random.key_data(key)
     self._writer = seams.train.writer()
     self._next = 0.0  # when to load again, on the monotonic clock
@@ -141,4 +142,8 @@ class BellmanUpdater:
     items = types.Labelled(
       jax.tree.map(np.asarray, examples), np.full(count, self._version, np.int32)
     )
-    return types.Work(work.part, items, np.full(count, self._number, np.int32))
+    updater, batch = (
+      np.full(count, number, np.int32) for number in (self._number, self._batch)
+    )
+    self._batch += 1
+    return types.Work(work.part, items, updater, batch)

@@ -14,7 +14,6 @@ Both stand for a `ring.Ring` in a `trainer.Trainer`. Letters as there.
 
 from __future__ import annotations
 
-import collections
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -147,7 +146,7 @@ class Labelling:
     self._batch = batch
     self._uses = uses
     self._labels = self._samples = 0
-    self._batches: collections.Counter[int] = collections.Counter()  # by updater
+    self._next: dict[int, int] = {}  # batch of an updater
     self._last: dict[str, float] = {}
 
   def __len__(self) -> int:
@@ -188,9 +187,9 @@ class Labelling:
     }
     return parts.rows('transition', drawn)
 
-  def batches(self, updater: int) -> int:
-    """Returns how many batches an updater has labelled."""
-    return self._batches[updater]
+  def next_batch(self, updater: int) -> int:
+    """Returns the first batch number that a new updater may use."""
+    return self._next.get(updater, 0)
 
   def transitions(self, part: str) -> int:
     """Returns how many transitions of a part have come."""
@@ -211,7 +210,7 @@ class Labelling:
       'raw': self._raw.progress(),
       'labelled': self._labelled.progress(),
       'counts': [self._labels, self._samples],
-      'batches': [*self._batches.items()],
+      'next': [*self._next.items()],
     }
 
   def restore(self, state: dict[str, Any], progress: dict[str, Any]) -> None:
@@ -219,18 +218,17 @@ class Labelling:
     self._raw.restore(state['raw'], progress['raw'])
     self._labelled.restore(state['labelled'], progress['labelled'])
     self._labels, self._samples = progress['counts']
-    self._batches = collections.Counter(dict(progress['batches']))
+    self._next = dict(progress['next'])
 
   def _work(self) -> types.Work:
     """Draws transitions to be labelled, by the shares that updates have."""
     drawn = self._raw.draw(self._batch, self._labelled.weights)
     transition = self._raw.item.transition
     items = unpack(transition, self._raw.rows('transition', drawn))
-    return types.Work(
-      drawn.part.astype(np.int32), items, np.full(self._batch, -1, np.int32)
-    )
+    nobody = np.full(self._batch, -1, np.int32)
+    return types.Work(drawn.part.astype(np.int32), items, nobody, nobody)
 
   def _store(self, work: types.Work) -> None:
     self._labels += len(work.part)
-    self._batches[int(work.updater[0])] += 1
+    self._next[int(work.updater[0])] = int(work.batch[0]) + 1
     self._labelled.parts.add(work.part, work.items)

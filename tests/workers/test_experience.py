@@ -144,7 +144,7 @@ def test_raw_experience_is_labelled_and_comes_back_to_its_part(script):
   for rows in kept.values():
     assert set(rows.version) == {3}
     assert set(rows.transition['y'] - 3000) <= set(range(1, 21))
-  assert farm.memory.batches(0) == 6
+  assert farm.memory.next_batch(0) == 6
   assert farm.memory.transitions('online') == 40
 
 
@@ -249,7 +249,7 @@ def test_an_updater_that_is_killed_loses_nothing(script):
   stop.set()
   threads[0].join(30.0)
   jax.tree.map(np.testing.assert_array_equal, farm.memory._raw.state(), before)
-  assert [farm.memory.batches(number) > 0 for number in range(3)] == [
+  assert [farm.memory.next_batch(number) > 0 for number in range(3)] == [
     True,
     False,
     False,
