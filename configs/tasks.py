@@ -183,6 +183,18 @@ def singulation(task: ConfigDict) -> None:
   task.in_bin = (4, 4)  # blocks
 
 
+def protocols() -> ConfigDict:
+  """How often a policy is tried, by protocol."""
+  protocols = ConfigDict()
+  protocols.replacement = 714  # attempts; Kalashnikov, 6.1: 102 of 7 robots
+  protocols.emptying = 5  # bins; Kalashnikov, 6.1
+  protocols.attempts = 30  # at each of these bins; Kalashnikov, 6.1
+  protocols.counted = (10, 20, 30)  # of them, the first; Kalashnikov, table 1
+  protocols.disturbed = 100  # attempts; ours: Kalashnikov made 38
+  protocols.singulation = 100  # attempts; ours: Kalashnikov made 24
+  return protocols
+
+
 def gym(id: str) -> ConfigDict:
   """Any Gymnasium environment with Box spaces, by its id."""
   task = ConfigDict()
