@@ -38,7 +38,40 @@ def get_config(which: str = 'grasp_state') -> ConfigDict:
   config.agent.bootstrap_at_time_limit = task.name not in _LAYOUTS
   if commands:
     config.scripted = scripted()
+  config.log = log()
+  config.labels = labels()
+  config.joint = joint()
   return config
+
+
+def log() -> ConfigDict:
+  """Returns where experience is logged, and which is replayed."""
+  log = ConfigDict()
+  log.record = ''  # folder to log episodes in; '': none
+  log.replay = ''  # folders of logs to learn from, with commas; '': none
+  log.jobs = 2  # jobs of log replay; Kalashnikov, F.2: 100 and more, for 7 robots
+  return log
+
+
+def labels() -> ConfigDict:
+  """Returns who labels, see `armfarm.workers.bellman_updater`."""
+  labels = ConfigDict()
+  labels.updaters = 0  # Bellman updaters, of `async`; 0: the trainer labels; ours
+  labels.batch = 256  # transitions that one takes at once; ours
+  labels.period = 10.0  # s between two loads of target networks; ours
+  labels.uses = 4.0  # of a label by updates, at most, on average; ours
+  return labels
+
+
+def joint() -> ConfigDict:
+  """Returns how logged and on-policy experience meet, see `armfarm.workers.joint`."""
+  joint = ConfigDict()
+  joint.offline_updates = 0  # on a log alone; Kalashnikov, F.3: 5 to 15 million
+  joint.start = 0.01  # share of on-policy examples, to begin with; Kalashnikov, F.3
+  joint.end = 0.5  # and at last; Kalashnikov, F.3
+  joint.updates = 1_000_000  # of fine-tuning until then; Kalashnikov, F.3
+  joint.balance = (6.0, 11.0)  # updates a transition, least, most; Kalashnikov, F.3
+  return joint
 
 
 def agent(network: str) -> ConfigDict:

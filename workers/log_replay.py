@@ -8,7 +8,8 @@ as often as any other by having many jobs read them again and again:
   every `block_steps` steps, send a block, as if a collector had seen it
 
 All jobs together visit every episode once in a pass. What cannot be read is passed over
-and counted. Letters as in `armfarm.replay.types`.
+and counted. A job numbers its visits as a collector does its episodes, so that nothing
+is stored twice, and a successor goes on behind. Letters as in `armfarm.replay.types`.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ class Episodes:
     seed: of the order of all jobs.
     job: number of this one.
     jobs: how many there are.
+    first: visits that this job leaves out.
 
   Raises:
     NothingToReplay: no file can be read.
@@ -68,6 +70,7 @@ class Episodes:
     seed: int,
     job: int = 0,
     jobs: int = 1,
+    first: int = 0,
   ):
     paths = [path for folder in folders for path in log.files(folder)]
     whole = [str(path) for path in paths if _is_whole(path)]
@@ -80,7 +83,7 @@ class Episodes:
     passes = grain.MapDataset.source(source).shuffle(seed=seed).repeat()
     self._records = passes[job::jobs]
     self._step = step
-    self.position = 0  # records that were visited
+    self.position = first  # records that were visited
     self.skipped = Skipped(len(paths) - len(whole), 0)
 
   def next(self) -> types.Block:
@@ -106,10 +109,14 @@ class LogReplay:
     episodes: that it replays.
     replay: the queue that it feeds.
     block_steps: T.
+    number: of this job, in place of a collector's.
   """
 
-  def __init__(self, episodes: Episodes, replay: types.Replay, block_steps: int):
+  def __init__(
+    self, episodes: Episodes, replay: types.Replay, block_steps: int, number: int
+  ):
     self._episodes = episodes
+    self._number = number
     self._writer = replay.writer()
     self._block_steps = block_steps
     self._rest: types.Block | None = None  # of the last episode, steps not sent
@@ -141,7 +148,7 @@ class LogReplay:
     """Returns the next T steps, of as many episodes as they touch."""
     rows = [] if self._rest is None else [self._rest]
     while sum(len(row.success) for row in rows) < self._block_steps:
-      rows.append(self._episodes.next())
+      rows.append(self._next())
     every = jax.tree.map(lambda *x: np.concatenate(x), *rows)
     self._rest = jax.tree.map(lambda x: x[self._block_steps :], every)
     return jax.tree.map(lambda x: x[: self._block_steps], every)
@@ -158,7 +165,18 @@ class LogReplay:
     self._episodes.position = int(state['position']) - bool(left)
     self._rest = None
     if left:
-      self._rest = jax.tree.map(lambda x: x[-left:], self._episodes.next())
+      self._rest = jax.tree.map(lambda x: x[-left:], self._next())
+
+  def _next(self) -> types.Block:
+    """Returns the next episode, told as a visit of this job."""
+    episode = self._episodes.next()
+    origin = episode.items.origin
+    visit = self._episodes.position - 1
+    own = origin._replace(
+      collector=np.full_like(origin.collector, self._number),
+      episode=np.full_like(origin.episode, visit),
+    )
+    return episode._replace(items=episode.items._replace(origin=own))
 
 
 def _is_whole(path: pathlib.Path) -> bool:

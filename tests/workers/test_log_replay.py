@@ -132,7 +132,7 @@ def test_a_log_without_episodes_is_told(tmp_path):
 
 def _worker(folder, replay, block_steps=5, job=0):
   episodes = _jobs(folder, jobs=2)[job]
-  return log_replay.LogReplay(episodes, replay, block_steps)
+  return log_replay.LogReplay(episodes, replay, block_steps, number=7 + job)
 
 
 def test_blocks_have_one_length_and_lose_no_step(folder):
@@ -141,10 +141,25 @@ def test_blocks_have_one_length_and_lose_no_step(folder):
   assert {len(block.success) for block in blocks} == {5}
   every = jax.tree.map(lambda *x: np.concatenate(x), *blocks)
   (job, _) = _jobs(folder, jobs=2)
-  expected = jax.tree.map(
-    lambda *x: np.concatenate(x), *(job.next() for _ in range(15))
+  episodes = [job.next() for _ in range(15)]
+  expected = jax.tree.map(lambda *x: np.concatenate(x), *episodes)
+  # Told as the visits of this job.
+  origin = types.Origin(
+    collector=np.full(45, 7, np.int32),
+    episode=np.repeat(np.arange(15, dtype=np.int32), _STEPS),
+    step=np.tile(np.arange(_STEPS, dtype=np.int32), 15),
   )
+  expected = expected._replace(items=expected.items._replace(origin=origin))
   jax.tree.map(np.testing.assert_array_equal, every, expected)
+
+
+def test_a_successor_goes_on_behind(folder):
+  worker = _worker(folder, memory.MemoryReplay(1))
+  before = [worker.collect() for _ in range(6)][-3:]  # five visits made half of them
+  episodes = log_replay.Episodes([folder], _STEP, seed=0, job=0, jobs=2, first=5)
+  after = log_replay.LogReplay(episodes, memory.MemoryReplay(1), 5, number=7)
+  found = [after.collect() for _ in range(3)]
+  jax.tree.map(np.testing.assert_array_equal, found, before)
 
 
 @pytest.mark.parametrize('before', [0, 1, 2, 3])

@@ -1,0 +1,240 @@
+"""Logs, log replay and Bellman updaters, from the parts of a run.
+
+A config says with `log` where episodes are recorded and which are replayed, with
+`labels` who computes targets, and with `joint` how experience is mixed. Workers have
+numbers: collectors first, then jobs of log replay, then Bellman updaters.
+"""
+
+from __future__ import annotations
+
+import pathlib
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+from ml_collections import ConfigDict
+import numpy as np
+
+from armfarm.replay import types
+from armfarm.replay.parts import Parts as MemoryParts
+from armfarm.workers import bellman_updater
+from armfarm.workers import experience
+from armfarm.workers import joint
+
+if TYPE_CHECKING:
+  from armfarm.launchers.build import Parts
+  from armfarm.workers.log_replay import LogReplay
+
+OFFLINE, RAW, TRAIN = 'offline', 'raw', 'train'  # queues beside `online`
+
+
+class Cast(NamedTuple):
+  """How many workers there are of each kind."""
+
+  collectors: int
+  jobs: int
+  updaters: int
+
+  def role(self, number: int) -> str:
+    """Returns the launcher that a worker of this number is."""
+    if number < self.collectors:
+      return 'collector'
+    if number < self.collectors + self.jobs:
+      return 'log_replay'
+    return 'bellman_updater'
+
+  @property
+  def first_job(self) -> int:
+    """The number of the first job of log replay."""
+    return self.collectors
+
+  @property
+  def first_updater(self) -> int:
+    """The number of the first Bellman updater."""
+    return self.collectors + self.jobs
+
+  @property
+  def queues(self) -> list[str]:
+    """The queues that they need, beside `online`."""
+    return [OFFLINE] * bool(self.jobs) + [RAW, TRAIN] * bool(self.updaters)
+
+
+def cast(config: ConfigDict) -> Cast:
+  """Returns who works in a run."""
+  jobs = config.log.jobs if folders(config) else 0
+  updaters = config.labels.updaters if 'labels' in config else 0
+  return Cast(config.run.collectors, jobs, updaters)
+
+
+def folders(config: ConfigDict) -> list[pathlib.Path]:
+  """Returns the folders of the logs that are replayed."""
+  names = config.log.replay if 'log' in config else ''
+  return [pathlib.Path(name) for name in names.split(',') if name]
+
+
+def check(config: ConfigDict) -> None:
+  """Raises ValueError unless logs are there, and the numbers fit each other."""
+  for folder in folders(config):
+    if not folder.is_dir():
+      raise ValueError(f'log.replay is {folder}, which is no folder: give one of a log')
+  if 'joint' in config:
+    joint.check(ramp(config), balancer(config))
+    if config.joint.offline_updates and not folders(config):
+      raise ValueError(
+        f'joint.offline_updates is {config.joint.offline_updates}: give log.replay, too'
+      )
+
+
+def ramp(config: ConfigDict) -> joint.Ramp:
+  """Returns the share of on-policy examples."""
+  numbers = config.joint
+  return joint.Ramp(numbers.start, numbers.end, numbers.updates)
+
+
+def balancer(config: ConfigDict) -> joint.Balancer:
+  """Returns how many updates a transition is worth."""
+  return joint.Balancer(*config.joint.balance)
+
+
+# What travels.
+
+
+def raw_template(item: types.Item, batch: int) -> types.Work:
+  """Returns work for an updater, zeros, with the shapes and types that travel."""
+  items = _rows(item.transition, batch)
+  number = np.zeros(batch, np.int32)
+  return types.Work(number, items, number, number)
+
+
+def label_template(agent: Any, item: types.Item) -> types.Labelled:
+  """Returns one labelled transition, zeros, with the shapes and types that travel."""
+  key = jax.random.key(0)
+  learner = jax.eval_shape(agent.init, key)
+  variables = jax.eval_shape(agent.variables, learner)
+  transitions = _rows(item.transition, 1)
+  examples, _ = jax.eval_shape(agent.label, variables, (), transitions, key)
+  zeros = jax.tree.map(lambda x: np.zeros(x.shape[1:], x.dtype), examples)
+  return types.Labelled(zeros, np.int32(0))
+
+
+def queues(parts: Parts, block: types.Block) -> dict[str, Any]:
+  """Returns what travels beside `online`, zeros, by queue."""
+  names = cast(parts.config).queues
+  found: dict[str, Any] = {}
+  if OFFLINE in names:
+    found[OFFLINE] = block
+  if RAW in names:
+    batch = parts.config.labels.batch
+    work = raw_template(parts.item, batch)
+    labelled = _rows(label_template(parts.agent, parts.item), batch)
+    found |= {RAW: work, TRAIN: work._replace(items=labelled)}
+  return found
+
+
+def _rows(tree: Any, count: int) -> Any:
+  return jax.tree.map(lambda x: np.zeros((count, *np.shape(x)), x.dtype), tree)
+
+
+# Who works.
+
+
+def make_updater(
+  parts: Parts, seams: bellman_updater.Seams, number: int, first: int
+) -> bellman_updater.BellmanUpdater:
+  """Builds a Bellman updater.
+
+  Args:
+    parts: of the run.
+    seams: to replay.
+    number: of this worker.
+    first: number of its first batch.
+  """
+  who = cast(parts.config)
+  place = number - who.first_updater
+  beat = bellman_updater.staggered(parts.config.labels.period, place, who.updaters)
+  key = jax.random.fold_in(parts.keys.trainer, who.first_updater)
+  return bellman_updater.BellmanUpdater(
+    parts.agent, seams, beat, number=number, key=key, first=first
+  )
+
+
+def make_log_replay(
+  parts: Parts, replay: types.Replay, number: int, first: int = 0
+) -> LogReplay:
+  """Builds a job of log replay.
+
+  Args:
+    parts: of the run.
+    replay: the queue that it feeds.
+    number: of this worker.
+    first: number of its first visit.
+
+  Raises:
+    NothingToReplay: the log has no episode that can be read.
+  """
+  from armfarm.workers import log_replay  # grain takes seconds to import
+
+  config, who = parts.config, cast(parts.config)
+  block = types.block_template(parts.item, 1)
+  episodes = log_replay.Episodes(
+    folders(config),
+    jax.tree.map(lambda x: x[0], block),
+    seed=config.seed,
+    job=number - who.first_job,
+    jobs=who.jobs,
+    first=first,
+  )
+  return log_replay.LogReplay(episodes, replay, config.run.block_steps, number)
+
+
+def logged(config: ConfigDict, writer: types.Writer, number: int) -> types.Writer:
+  """Returns a collector's way in, which logs what passes if that is asked for."""
+  if 'log' not in config or not config.log.record:
+    return writer
+  from armfarm.replay import log
+
+  folder = pathlib.Path(config.log.record)
+  return log.LoggedWriter(writer, log.EpisodeLog(folder, number))
+
+
+# What is remembered.
+
+
+def capacities(config: ConfigDict) -> dict[str, int]:
+  """Returns how many transitions each part of a memory keeps."""
+  capacity = config.replay.capacity
+  jobs = cast(config).jobs
+  return {experience.ONLINE: capacity, experience.OFFLINE: capacity if jobs else 1}
+
+
+def make_mixture(parts: Parts, item: Any, seed: int) -> experience.Mixture:
+  """Builds a memory of two parts, of whatever items."""
+  config = parts.config
+  options = experience.Options(
+    ramp(config),
+    config.joint.offline_updates,
+    config.replay.batch_size,
+    config.run.collectors,
+  )
+  return experience.Mixture(MemoryParts(item, capacities(config), seed), options)
+
+
+def make_labelling(
+  parts: Parts, work: types.Replay, train: types.Replay
+) -> experience.Labelling:
+  """Builds the memory that Bellman updaters label.
+
+  Args:
+    parts: of the run.
+    work: the queue to the updaters.
+    train: the queue from them.
+  """
+  config = parts.config
+  labelled = label_template(parts.agent, parts.item)
+  return experience.Labelling(
+    MemoryParts(parts.item, capacities(config), config.seed + 1),
+    make_mixture(parts, labelled, config.seed),
+    work=work,
+    train=train,
+    batch=config.labels.batch,
+    uses=config.labels.uses,
+  )
