@@ -1,4 +1,8 @@
-"""Who runs the collectors of an asynchronous run: threads here, or processes."""
+"""Who runs the workers of an asynchronous run: threads here, or processes.
+
+What is said of collectors here and of their episodes holds for other workers that have
+numbers as well, and for what these number.
+"""
 
 from __future__ import annotations
 
@@ -119,7 +123,7 @@ class ProcessCrew:
   as the dead one may have used for blocks that are still on their way.
 
   Args:
-    role: the launcher that each is.
+    role: the launcher that a worker of some number is.
     workdir: of the run, where the config is.
     address: of the replay server.
     margin: blocks that may be on their way, in steps.
@@ -129,7 +133,7 @@ class ProcessCrew:
 
   def __init__(
     self,
-    role: str,
+    role: Callable[[int], str],
     workdir: pathlib.Path,
     address: str,
     margin: int,
@@ -149,7 +153,7 @@ class ProcessCrew:
     """See `Crew`."""
     self._hired[number] = first_episode
     self._processes[number] = start_role(
-      self._role,
+      self._role(number),
       *self._arguments,
       f'--number={number}',
       f'--first_episode={first_episode}',
@@ -165,12 +169,13 @@ class ProcessCrew:
   def _replace(self, number: int, code: int, next_episode: int) -> None:
     worked = next_episode > self._hired[number]
     self._deaths[number] = 1 if worked else self._deaths.get(number, 0) + 1
+    name = f'{self._role(number).replace("_", " ")} {number}'
     if self._deaths[number] >= _DEATHS:
       raise UserError(
-        f'collector {number} died {_DEATHS} times without an episode, last with code'
-        f' {code}: mend what it says above, the same command goes on'
+        f'{name} died {_DEATHS} times without an episode, last with code {code}: mend'
+        ' what it says above, the same command goes on'
       )
-    self._warn(f'collector {number} died with code {code}; replaced')
+    self._warn(f'{name} died with code {code}; replaced')
     self.hire(number, max(next_episode, self._hired[number]) + self._margin)
 
   def __enter__(self) -> ProcessCrew:

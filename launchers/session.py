@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 import contextlib
+import functools
 import pathlib
 import platform
 from typing import Any, NamedTuple
@@ -14,11 +15,13 @@ from ml_collections import ConfigDict
 from armfarm.launchers import build
 from armfarm.launchers import crew
 from armfarm.launchers import guided
+from armfarm.launchers import offpolicy
 from armfarm.launchers import pairs
 from armfarm.launchers import runtimes
 from armfarm.launchers import transport
 from armfarm.launchers import workdir as workdirs
 from armfarm.launchers.app import UserError
+from armfarm.workers import bellman_updater
 from armfarm.workers import pair
 from armfarm.workers.checkpoints import Checkpoints
 from armfarm.workers.checkpoints import write_json
@@ -189,24 +192,46 @@ def make_crew(
   progress: Progress,
 ) -> crew.Crew:
   """Builds who runs the collectors, or the pairs of guided policy search."""
-  is_guided = build.is_guided(parts.config)
   if replay.address is None:
-
-    def make(number: int, first: int) -> Callable[[Stop], None]:
-      if not is_guided:
-        return build.make_collector(parts, replay.replay, number, first).run
-      seams = pair.Seams(replay.replay, replay.others[guided.GRADIENTS])
-      return pairs.make_pair(parts, seams, workdir, number, first).run
-
+    make = functools.partial(make_worker, parts, workdir, replay)
     return crew.ThreadCrew(make)
-  if is_guided:
-    role, margin = 'pair', 1
+  if build.is_guided(parts.config):
+    role, margin = _pair, 1
   else:
     blocks = parts.config.replay.max_blocks + 8
-    role, margin = 'collector', blocks * parts.config.run.block_steps
+    role = offpolicy.cast(parts.config).role
+    margin = blocks * parts.config.run.block_steps
   return crew.ProcessCrew(
     role, workdir, replay.address, margin, progress.note, replay.check
   )
+
+
+def make_worker(
+  parts: build.Parts,
+  workdir: pathlib.Path,
+  replay: transport.Opened,
+  number: int,
+  first: int,
+) -> Callable[[Stop], None]:
+  """Builds a worker that is a thread here; returns what it does until it is to stop."""
+  others = replay.others
+  if build.is_guided(parts.config):
+    seams = pair.Seams(replay.replay, others[guided.GRADIENTS])
+    return pairs.make_pair(parts, seams, workdir, number, first).run
+  role = offpolicy.cast(parts.config).role(number)
+  if role == 'log_replay':
+    source = others[offpolicy.OFFLINE]
+    return offpolicy.make_log_replay(parts, source, number, first).run
+  if role == 'bellman_updater':
+    queues = others[offpolicy.RAW], others[offpolicy.TRAIN]
+    to_replay = bellman_updater.Seams(replay.replay, *queues)
+    return offpolicy.make_updater(parts, to_replay, number, first).run
+  return build.make_collector(parts, replay.replay, number, first).run
+
+
+def _pair(number: int) -> str:
+  del number  # every worker of guided policy search is one
+  return 'pair'
 
 
 def resume(session: Session, path: pathlib.Path, progress: dict[str, Any]) -> None:

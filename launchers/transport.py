@@ -8,11 +8,13 @@ import pathlib
 import subprocess
 from typing import Any
 
+from ml_collections import ConfigDict
 import portpicker
 
 from armfarm.launchers import build
 from armfarm.launchers import crew
 from armfarm.launchers import guided
+from armfarm.launchers import offpolicy
 from armfarm.launchers.app import UserError
 from armfarm.replay import memory
 from armfarm.replay import types
@@ -48,6 +50,13 @@ def check(kind: str) -> None:
 def templates(parts: build.Parts) -> Any:
   """Returns what both ends of a Reverb server must agree on."""
   return load_reverb().Templates(*build.templates(parts))
+
+
+def queues(config: ConfigDict) -> list[str]:
+  """Returns the names of the queues of a run beside `online`."""
+  if build.is_guided(config):
+    return [guided.GRADIENTS]
+  return offpolicy.cast(config).queues
 
 
 class Opened:
@@ -91,7 +100,7 @@ def opened(kind: str, parts: build.Parts, workdir: pathlib.Path) -> Iterator[Ope
     UserError: Reverb is asked for and not installed.
   """
   max_blocks = parts.config.replay.max_blocks
-  names = [guided.GRADIENTS] if build.is_guided(parts.config) else []
+  names = queues(parts.config)
   if kind == 'memory':
     others = {name: memory.MemoryReplay(max_blocks) for name in names}
     yield Opened(memory.MemoryReplay(max_blocks), None, others)

@@ -137,13 +137,10 @@ class LabelledTrainer:
     """See `Trainer`."""
     return self._trainer.variables()
 
-  def next_episode(self, collector: int) -> int:
-    """See `Trainer`."""
-    return self._trainer.next_episode(collector)
-
-  def next_batch(self, updater: int) -> int:
-    """See `Labelling`."""
-    return self._memory.next_batch(updater)
+  def next_episode(self, worker: int) -> int:
+    """Returns the first number that a new worker may use, of what it numbers."""
+    batch = self._memory.next_batch(worker)
+    return max(batch, self._trainer.next_episode(worker))
 
   def state(self) -> dict[str, Any]:
     """See `Trainer`."""

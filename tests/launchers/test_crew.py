@@ -37,7 +37,7 @@ def hired(monkeypatch):
 @pytest.fixture
 def processes(hired, tmp_path):
   return crew.ProcessCrew(
-    'collector', tmp_path, '127.0.0.1:1', 100, lambda _: None, lambda: None
+    lambda _: 'collector', tmp_path, '127.0.0.1:1', 100, lambda _: None, lambda: None
   )
 
 

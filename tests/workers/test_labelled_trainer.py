@@ -18,7 +18,7 @@ from armfarm.workers.joint import Ramp
 
 _BATCH, _BLOCK, _WORK, _WARMUP = 4, 5, 8, 10
 _BALANCER = Balancer(least=2.0, most=4.0)
-_JOB = 1  # number of the job of log replay, behind one collector
+_JOB, _UPDATER = 1, 2  # numbers behind that of the one collector
 
 
 class _Farm:
@@ -63,7 +63,7 @@ class _Farm:
       toy.agent,
       seams,
       bellman_updater.staggered(1.0, 0, 1),
-      number=0,
+      number=_UPDATER,
       key=jax.random.key(1),
     )
 
@@ -181,7 +181,7 @@ def test_what_is_restored_goes_on_to_the_bit(make, script):
     json.loads(json.dumps(farm.trainer.progress())),
   )
   assert other.trainer.counters == farm.trainer.counters
-  assert other.trainer.next_batch(0) == farm.trainer.next_batch(0) > 0
+  assert other.trainer.next_episode(_UPDATER) == farm.trainer.next_episode(_UPDATER) > 0
   for one in (farm, other):  # what is in the queues is lost, and given out anew
     one.work.take(0.0), one.train.take(0.0)
     one.trainer._trainer.train_once()
