@@ -23,9 +23,9 @@ from armfarm.envs.serial import Serial
 from armfarm.envs.task import Environment
 from armfarm.envs.task import Task
 from armfarm.launchers import guided
+from armfarm.launchers import offpolicy
 from armfarm.launchers.app import UserError
 from armfarm.replay import buffer as buffers
-from armfarm.replay import ring
 from armfarm.replay import types
 from armfarm.workers import supervisor
 from armfarm.workers import trainer
@@ -150,6 +150,7 @@ def make_parts(config: ConfigDict) -> Parts:
     task = make_task(config)
     if not is_guided(config):
       check_experience(config, task)
+      offpolicy.check(config)
     keys = Keys(*jax.random.split(jax.random.key(config.seed), 3))
     return Parts(config, task, make_agent(config, task), keys)
 
@@ -213,7 +214,7 @@ def supervisor_options(config: ConfigDict) -> supervisor.Options:
 def make_trainer(parts: Parts, replay: types.Replay) -> trainer.Trainer:
   """Builds the trainer."""
   config = parts.config
-  memory = ring.Ring(parts.item, config.replay.capacity, config.seed)
+  memory = offpolicy.make_memory(parts)
   options = trainer_options(config)
   return trainer.Trainer(parts.agent, memory, replay, options, parts.keys.trainer)
 
@@ -293,7 +294,7 @@ def make_collector(
   return Collector(
     environment,
     parts.agent,
-    replay,
+    offpolicy.logged(parts.config, replay, number),
     number=number,
     block_steps=parts.config.run.block_steps,
     key=parts.keys.collectors,
@@ -326,4 +327,5 @@ def templates(parts: Parts) -> tuple[dict[str, Any], Any]:
     learner = jax.jit(parts.agent.init)(jax.random.key(0))
     return guided.queues(parts.agent), gps.portable(learner)
   block = types.block_template(parts.item, parts.config.run.block_steps)
-  return {'online': block}, variables_template(parts)
+  queues = {'online': block, **offpolicy.queues(parts, block)}
+  return queues, variables_template(parts)

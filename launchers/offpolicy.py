@@ -7,6 +7,7 @@ numbers: collectors first, then jobs of log replay, then Bellman updaters.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 import pathlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,11 +15,17 @@ import jax
 from ml_collections import ConfigDict
 import numpy as np
 
+from armfarm.agents import types as agent_types
+from armfarm.launchers.app import UserError
+from armfarm.replay import ring
 from armfarm.replay import types
 from armfarm.replay.parts import Parts as MemoryParts
 from armfarm.workers import bellman_updater
 from armfarm.workers import experience
 from armfarm.workers import joint
+from armfarm.workers import trainer
+from armfarm.workers.labelled_trainer import LabelledTrainer
+from armfarm.workers.labelled_trainer import Sources
 
 if TYPE_CHECKING:
   from armfarm.launchers.build import Parts
@@ -53,6 +60,11 @@ class Cast(NamedTuple):
     return self.collectors + self.jobs
 
   @property
+  def everyone(self) -> int:
+    """How many there are in all."""
+    return self.collectors + self.jobs + self.updaters
+
+  @property
   def queues(self) -> list[str]:
     """The queues that they need, beside `online`."""
     return [OFFLINE] * bool(self.jobs) + [RAW, TRAIN] * bool(self.updaters)
@@ -69,6 +81,11 @@ def folders(config: ConfigDict) -> list[pathlib.Path]:
   """Returns the folders of the logs that are replayed."""
   names = config.log.replay if 'log' in config else ''
   return [pathlib.Path(name) for name in names.split(',') if name]
+
+
+def offline_updates(config: ConfigDict) -> int:
+  """Returns how many updates are made before collectors begin."""
+  return config.joint.offline_updates if 'joint' in config else 0
 
 
 def check(config: ConfigDict) -> None:
@@ -169,31 +186,34 @@ def make_log_replay(
     first: number of its first visit.
 
   Raises:
-    NothingToReplay: the log has no episode that can be read.
+    UserError: the log has no episode that can be read.
   """
   from armfarm.workers import log_replay  # grain takes seconds to import
 
   config, who = parts.config, cast(parts.config)
   block = types.block_template(parts.item, 1)
-  episodes = log_replay.Episodes(
-    folders(config),
-    jax.tree.map(lambda x: x[0], block),
-    seed=config.seed,
-    job=number - who.first_job,
-    jobs=who.jobs,
-    first=first,
-  )
+  try:
+    episodes = log_replay.Episodes(
+      folders(config),
+      jax.tree.map(lambda x: x[0], block),
+      seed=config.seed,
+      job=number - who.first_job,
+      jobs=who.jobs,
+      first=first,
+    )
+  except log_replay.NothingToReplay as error:
+    raise UserError(f'{error}: give log.replay the folder of a log') from error
   return log_replay.LogReplay(episodes, replay, config.run.block_steps, number)
 
 
-def logged(config: ConfigDict, writer: types.Writer, number: int) -> types.Writer:
-  """Returns a collector's way in, which logs what passes if that is asked for."""
+def logged(config: ConfigDict, replay: types.Replay, number: int) -> types.Replay:
+  """Returns replay for a collector, which logs what passes if that is asked for."""
   if 'log' not in config or not config.log.record:
-    return writer
-  from armfarm.replay import log
+    return replay
+  from armfarm.replay import log  # may not be installed
 
   folder = pathlib.Path(config.log.record)
-  return log.LoggedWriter(writer, log.EpisodeLog(folder, number))
+  return log.LoggedReplay(replay, log.EpisodeLog(folder, number))
 
 
 # What is remembered.
@@ -204,6 +224,14 @@ def capacities(config: ConfigDict) -> dict[str, int]:
   capacity = config.replay.capacity
   jobs = cast(config).jobs
   return {experience.ONLINE: capacity, experience.OFFLINE: capacity if jobs else 1}
+
+
+def make_memory(parts: Parts) -> types.Memory:
+  """Builds the memory of a trainer that labels for itself."""
+  config = parts.config
+  if not cast(config).jobs:
+    return ring.Ring(parts.item, config.replay.capacity, config.seed)
+  return make_mixture(parts, parts.item, config.seed)
 
 
 def make_mixture(parts: Parts, item: Any, seed: int) -> experience.Mixture:
@@ -237,4 +265,33 @@ def make_labelling(
     train=train,
     batch=config.labels.batch,
     uses=config.labels.uses,
+  )
+
+
+def make_trainer(
+  parts: Parts,
+  options: trainer.Options,
+  online: types.Replay,
+  others: Mapping[str, types.Replay],
+) -> LabelledTrainer:
+  """Builds the trainer of a farm with Bellman updaters.
+
+  Args:
+    parts: of the run.
+    options: of the trainer.
+    online: the queue of the collectors, and the variables.
+    others: the other queues, by name.
+  """
+  config = parts.config
+  memory = make_labelling(parts, others[RAW], others[TRAIN])
+  learns = parts.agent._replace(label=agent_types.identity)  # it takes labelled ones
+  replayed = others.get(OFFLINE)
+  return LabelledTrainer(
+    trainer.Trainer(learns, memory, online, options, parts.keys.trainer),
+    memory,
+    Sources(online, replayed),
+    balancer(config),
+    offline_updates=config.joint.offline_updates,
+    free_transitions=0 if replayed else options.warmup_steps,
+    batch_size=options.batch_size,
   )

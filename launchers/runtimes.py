@@ -8,14 +8,16 @@ fused   environments (MJX), replay and updates are one program on the accelerato
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 import contextlib
+import functools
 import queue
 import time
 from typing import Any, NamedTuple, Protocol
 
 from armfarm.launchers import build
 from armfarm.launchers import guided
+from armfarm.launchers import offpolicy
 from armfarm.launchers import pairs
 from armfarm.launchers.app import UserError
 from armfarm.launchers.build import Parts
@@ -61,16 +63,23 @@ class Sync:
 
   In every round each collector takes one block of steps, and the trainer makes the
   updates that it pays for. An agent that acts on the host does so while they compute.
+  Jobs of log replay have their turns, too; before fine-tuning, they alone.
   """
 
   def __init__(self, parts: Parts, replay: types.Replay):
     self.trainer = build.make_trainer(parts, replay)
     self._replay = replay
     self._evaluator = build.make_evaluator(parts)
+    who = offpolicy.cast(parts.config)
     self._collectors = [
-      build.make_collector(parts, replay, number)
-      for number in range(parts.config.run.collectors)
+      build.make_collector(parts, replay, number) for number in range(who.collectors)
     ]
+    self._jobs = [
+      offpolicy.make_log_replay(parts, replay, number)
+      for number in range(who.first_job, who.first_updater)
+    ]
+    self._workers: list[Any] = [*self._collectors, *self._jobs]
+    self._offline_updates = offpolicy.offline_updates(parts.config)
 
   def submit(self, supervisor: Supervisor, request: Request) -> None:
     """See `Runtime`."""
@@ -78,24 +87,31 @@ class Sync:
 
   def arrays(self) -> Any:
     """See `Runtime`."""
-    states = [collector.state() for collector in self._collectors]
+    states = [worker.state() for worker in self._workers]
     return {'trainer': self.trainer.state(), 'collectors': states}
 
   def restore(self, arrays: Any, progress: dict[str, Any]) -> None:
     """See `Runtime`."""
     self.trainer.restore(arrays['trainer'], progress['trainer'])
-    for collector, state in zip(self._collectors, arrays['collectors'], strict=True):
-      collector.restore(state)
+    for worker, state in zip(self._workers, arrays['collectors'], strict=True):
+      worker.restore(state)
 
   def run(self, supervisor: Supervisor, stop: Stop) -> None:
     """See `Runtime`."""
     self.trainer.publish()
     while not (supervisor.done or stop.is_set()):
       supervisor.after(self.round())  # between rounds no block is on its way
+    for worker in self._workers:
+      worker.close()
 
   def round(self) -> list[Episode]:
-    """Takes one block from every collector; returns the episodes that ended."""
+    """Takes one block from everyone; returns the collectors' episodes that ended."""
+    for job in self._jobs:
+      job.send()
+      self.trainer.advance(self._take())
     episodes: list[Episode] = []
+    if self.trainer.counters.updates < self._offline_updates:
+      return episodes
     for collector in self._collectors:
       collector.send()
       episodes += self.trainer.advance(self._take())
@@ -114,12 +130,14 @@ class Learner(NamedTuple):
   Attributes:
     trainer: see `Trainer` and `ParameterServer`.
     advance: takes what has arrived and learns; returns the episodes that ended.
+    workers: returns the numbers of the workers that there are to be by now.
     ready: returns how many collectors have said that they are; None where it does not
       matter, since the run begins with whoever is first.
   """
 
   trainer: Any
   advance: Callable[[], list[Any]]
+  workers: Callable[[], Sequence[int]]
   ready: Callable[[], int] | None = None
 
 
@@ -131,7 +149,7 @@ def limited(parts: Parts, replay: types.Replay) -> Learner:
     block = replay.take(_PATIENCE)
     return trainer.advance(block) if block else []
 
-  return Learner(trainer, advance)
+  return Learner(trainer, advance, _collectors(parts))
 
 
 def paced(parts: Parts, replay: types.Replay) -> Learner:
@@ -149,7 +167,25 @@ def paced(parts: Parts, replay: types.Replay) -> Learner:
       trainer.train_once()
     return episodes
 
-  return Learner(trainer, advance)
+  return Learner(trainer, advance, _collectors(parts))
+
+
+def labelled(
+  parts: Parts, replay: types.Replay, others: Mapping[str, types.Replay]
+) -> Learner:
+  """A trainer that learns from labels; collectors come when fine-tuning begins."""
+  options = build.trainer_options(parts.config)
+  trainer = offpolicy.make_trainer(parts, options, replay, others)
+  who = offpolicy.cast(parts.config)
+
+  def workers() -> Sequence[int]:
+    return range(0 if trainer.fine_tunes else who.first_job, who.everyone)
+
+  return Learner(trainer, trainer.advance, workers)
+
+
+def _collectors(parts: Parts) -> Callable[[], Sequence[int]]:
+  return functools.partial(range, parts.config.run.collectors)
 
 
 def served(parts: Parts, replay: types.Replay, gradients: types.Replay) -> Learner:
@@ -166,7 +202,7 @@ def served(parts: Parts, replay: types.Replay, gradients: types.Replay) -> Learn
       rollouts += server.note(from_block(block))
     return rollouts
 
-  return Learner(server, advance, lambda: len(server.ready))
+  return Learner(server, advance, _collectors(parts), lambda: len(server.ready))
 
 
 class Async:
@@ -185,6 +221,7 @@ class Async:
     self._crew = crew
     self._evaluator = build.make_evaluator(parts)
     self._requests: queue.Queue[tuple[Supervisor, Request]] = queue.Queue()
+    self._hired: set[int] = set()
     self._running = False
 
   def submit(self, supervisor: Supervisor, request: Request) -> None:
@@ -205,7 +242,7 @@ class Async:
     """See `Runtime`."""
     with Threads() as threads, self._crew:
       threads.start('evaluator', self._evaluate)
-      self._hire(threads, supervisor, stop)
+      self._begin(threads, supervisor, stop)
       self.trainer.publish()  # nobody has acted before
       self._running = True
       while not (supervisor.done or stop.is_set()):
@@ -213,15 +250,21 @@ class Async:
     self._running = False
     self._serve_waiting()
 
-  def _hire(self, threads: Threads, supervisor: Supervisor, stop: Stop) -> None:
-    """Hires all collectors, the first one first: it compiles what the others load."""
+  def _begin(self, threads: Threads, supervisor: Supervisor, stop: Stop) -> None:
+    """Hires whom there are to be, the first one first: it compiles for the others."""
     began = time.monotonic()
-    count = self._parts.config.run.collectors
-    for numbers in (range(1), range(1, count)):
-      for number in numbers:
-        self._crew.hire(number, self.trainer.next_episode(number))
-      self._wait(numbers.stop, threads, stop)
+    numbers = self._learner.workers()
+    for some in (numbers[:1], numbers):
+      self._hire(some)
+      self._wait(len(some), threads, stop)
     supervisor.stopwatch.skip(time.monotonic() - began)
+
+  def _hire(self, numbers: Sequence[int]) -> None:
+    """Hires the workers of some numbers, except those that were hired before."""
+    for number in numbers:
+      if number not in self._hired:
+        self._crew.hire(number, self.trainer.next_episode(number))
+        self._hired.add(number)
 
   def _wait(self, count: int, threads: Threads, stop: Stop) -> None:
     """Waits until so many collectors are ready, where that matters."""
@@ -231,6 +274,7 @@ class Async:
 
   def _advance(self, threads: Threads) -> list[Any]:
     episodes = self._learner.advance()
+    self._hire(self._learner.workers())
     threads.check()
     self._crew.check(self.trainer.next_episode)
     return episodes

@@ -179,6 +179,8 @@ def make_runtime(
     return runtimes.Fused(parts)
   if is_guided:
     learner = runtimes.served(parts, replay.replay, replay.others[guided.GRADIENTS])
+  elif offpolicy.cast(parts.config).updaters:
+    learner = runtimes.labelled(parts, replay.replay, replay.others)
   else:
     rate = runtimes.paced if parts.config.run.pace else runtimes.limited
     learner = rate(parts, replay.replay)

@@ -176,6 +176,39 @@ class LoggedWriter:
     self._writer.close()
 
 
+class LoggedReplay:
+  """Replay as a collector sees it, whose way in is logged.
+
+  Args:
+    replay: see `types.Replay`.
+    log: of the collector.
+  """
+
+  def __init__(self, replay: types.Replay, log: EpisodeLog):
+    self._replay = replay
+    self._log = log
+
+  def writer(self) -> LoggedWriter:
+    """See `types.Replay`."""
+    return LoggedWriter(self._replay.writer(), self._log)
+
+  def take(self, timeout: float) -> Any | None:
+    """See `types.Replay`."""
+    return self._replay.take(timeout)
+
+  def publish(self, published: types.Published) -> None:
+    """See `types.Replay`."""
+    self._replay.publish(published)
+
+  def latest(self, timeout: float) -> types.Published | None:
+    """See `types.Replay`."""
+    return self._replay.latest(timeout)
+
+  def close(self) -> None:
+    """See `types.Replay`."""
+    self._replay.close()
+
+
 def _last_episode(path: pathlib.Path) -> int:
   """Returns the number of the last episode in a file, or -1 if its name is foreign."""
   digits = path.name.removesuffix(_SUFFIX).rpartition('-')[2]

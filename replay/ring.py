@@ -87,6 +87,10 @@ class Ring:
     parts = self._rows[part].items()
     return {name: rows.take(places, axis=0) for name, rows in parts}
 
+  def metrics(self) -> dict[str, float]:
+    """See `types.Memory`."""
+    return {}
+
   def stored(self) -> Any:
     """Returns all items, in the order of their places."""
     rows = jax.tree.map(lambda x: x[: len(self)], self._rows)

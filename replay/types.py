@@ -127,6 +127,33 @@ class Replay(Protocol):
     """Lets go of the server; who owns it stops it."""
 
 
+class Memory(Protocol):
+  """What a trainer draws from: a `ring.Ring`, or whoever stands for one."""
+
+  item: Any  # template of what is drawn, in its field `transition`
+
+  def __len__(self) -> int:
+    """Returns how many items are there to be drawn."""
+
+  def add(self, items: Item) -> None:
+    """Takes items of one collector, [T]."""
+
+  def sample(self, count: int) -> dict[str, Any]:
+    """Draws `count` transitions; returns them packed, see `replay.packing`."""
+
+  def metrics(self) -> dict[str, float]:
+    """Returns what there is to say of what was drawn the last time."""
+
+  def state(self) -> dict[str, Any]:
+    """The arrays that `restore` needs."""
+
+  def progress(self) -> dict[str, Any]:
+    """The numbers that `restore` needs, ready for JSON."""
+
+  def restore(self, state: dict[str, Any], progress: dict[str, Any]) -> None:
+    """Goes on from where `state` and `progress` were taken."""
+
+
 def item_template(spec: types.Spec) -> Item:
   """Returns an item of zeros with the shapes and types that travel."""
   scalar = np.float32(0)

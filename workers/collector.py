@@ -113,7 +113,7 @@ class Collector:
       self._writer.insert(self.collect())
       while not stop.is_set() and not self._writer.flush(_PATIENCE):
         pass
-    self._writer.close()
+    self.close()
 
   def send(self) -> None:
     """Collects one block and delivers it: a collector's share of a lock step.
@@ -124,6 +124,10 @@ class Collector:
     self._writer.insert(self.collect())
     if not self._writer.flush(timeout=30.0):
       raise RuntimeError('replay took no block in 30 s: is its trainer running?')
+
+  def close(self) -> None:
+    """Lets go of replay."""
+    self._writer.close()
 
   def collect(self) -> types.Block:
     """Takes T control steps, through as many episodes as they touch."""

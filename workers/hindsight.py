@@ -36,7 +36,7 @@ class Hindsight:
 
   def __init__(
     self,
-    memory: Any,
+    memory: types.Memory,
     tell: Tell,
     item: types.Item,
     *,
@@ -65,6 +65,10 @@ class Hindsight:
   def sample(self, count: int) -> Packed:
     """See `ring.Ring`."""
     return self._memory.sample(count)
+
+  def metrics(self) -> dict[str, float]:
+    """See `types.Memory`."""
+    return self._memory.metrics()
 
   def state(self) -> dict[str, Any]:
     """The arrays that `restore` needs."""

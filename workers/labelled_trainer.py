@@ -87,20 +87,23 @@ class LabelledTrainer:
 
   def advance(self) -> list[Episode]:
     """Does what there is to do; returns the on-policy episodes that ended."""
-    if self._sources.offline is not None:
-      self._replay_log(self._sources.offline)
+    while not self._trainer.warm and self._replay_log():
+      pass
     episodes = self._collect() if self.fine_tunes else []
-    trains = self._allows()
+    trains = self._allows() and self._memory.allows(self._samples)
     self._memory.exchange(0.0 if trains else _PATIENCE)
-    if trains and self._memory.allows(self._samples):
+    if trains:
       self._trainer.train_once()
+      self._replay_log()
     return episodes
 
-  def _replay_log(self, offline: types.Replay) -> None:
-    block = offline.take(timeout=0.0)
-    while block is not None:
+  def _replay_log(self) -> bool:
+    """Takes a block of log replay; returns whether there was one."""
+    offline = self._sources.offline
+    block = offline.take(timeout=0.0) if offline is not None else None
+    if block is not None:
       self._trainer.ingest(block)
-      block = None if self._trainer.warm else offline.take(timeout=0.0)
+    return block is not None
 
   def _collect(self) -> list[Episode]:
     if not self._balancer.takes(*self._balance()):
@@ -119,11 +122,10 @@ class LabelledTrainer:
     return updates, max(0, self._memory.transitions(ONLINE) - self._free)
 
   def metrics(self) -> dict[str, float]:
-    """Returns the trainer's metrics, the memory's, and the balance."""
+    """Returns the trainer's metrics, and the balance."""
     updates, transitions = self._balance()
     balance = updates / transitions if transitions else 0.0
-    metrics = {**self._trainer.metrics(), **self._memory.metrics()}
-    return {**metrics, 'updates_per_transition': balance}
+    return {**self._trainer.metrics(), 'updates_per_transition': balance}
 
   def publish(self) -> None:
     """See `Trainer`."""

@@ -132,7 +132,7 @@ class LogReplay:
       self._writer.insert(self.collect())
       while not stop.is_set() and not self._writer.flush(_PATIENCE):
         pass
-    self._writer.close()
+    self.close()
 
   def send(self) -> None:
     """Delivers one block: a job's share of a lock step.
@@ -143,6 +143,10 @@ class LogReplay:
     self._writer.insert(self.collect())
     if not self._writer.flush(timeout=30.0):
       raise RuntimeError('replay took no block in 30 s: is its trainer running?')
+
+  def close(self) -> None:
+    """Lets go of replay."""
+    self._writer.close()
 
   def collect(self) -> types.Block:
     """Returns the next T steps, of as many episodes as they touch."""

@@ -24,7 +24,6 @@ import numpy as np
 
 from armfarm.agents import types as agent_types
 from armfarm.replay import packing
-from armfarm.replay import ring
 from armfarm.replay import types
 
 
@@ -183,7 +182,7 @@ class Trainer:
   def __init__(
     self,
     agent: agent_types.Agent,
-    memory: ring.Ring,
+    memory: types.Memory,
     replay: types.Replay,
     options: Options,
     key: chex.PRNGKey,
@@ -324,7 +323,8 @@ class Trainer:
     """Returns the metrics of the last call, and the ratio reached so far."""
     steps = self.counters.env_steps - self._options.warmup_steps
     ratio = self.counters.updates / steps if steps > 0 else 0.0
-    return {**self._named(self._metrics), 'updates_per_step': ratio}
+    drawn = self._memory.metrics()
+    return {**self._named(self._metrics), **drawn, 'updates_per_step': ratio}
 
   def next_episode(self, collector: int) -> int:
     """Returns the first episode number that a new collector may use."""
