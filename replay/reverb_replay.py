@@ -5,6 +5,9 @@ Tables, by name:
   online     a queue of blocks: each is taken once, and writers wait while it is full
   variables  one item, the newest variables
   gradients  another queue, where gradients travel
+  offline    another, of blocks of log replay
+  raw        another, of transitions for Bellman updaters
+  train      another, of what they have labelled
 
 A block travels as one array for each dtype and is rebuilt from a local template, so
 that nothing is pickled and the tables' signatures check every shape and type. The
@@ -29,8 +32,7 @@ from armfarm.replay import types
 from armfarm.replay.packing import pack
 from armfarm.replay.packing import unpack
 
-# s between two looks at an empty table
-_POLL = {'online': 0.005, 'gradients': 0.005, 'variables': 0.2}
+_POLL, _VARIABLES_POLL = 0.005, 0.2  # s between two looks at an empty table
 _SERVER_TIMEOUT = 10.0  # s that a server may take to answer
 
 
@@ -228,7 +230,8 @@ class ReverbReplay:
       left = deadline - time.monotonic()
       if left <= 0:
         break
-      time.sleep(min(_POLL[table], left))
+      poll = _VARIABLES_POLL if table == 'variables' else _POLL
+      time.sleep(min(poll, left))
     return size
 
   def _size(self, table: str) -> int:
