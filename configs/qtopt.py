@@ -1,4 +1,4 @@
-"""QT-Opt: --config=configs/qtopt.py:TASK.
+"""QT-Opt: --config=configs/qtopt.py:TASK, or TASK,supervised for the baseline.
 
 Every number of the agent, with its unit and its source. "Kalashnikov" is Kalashnikov et
 al. 2018, the sections those of the paper; "ours" is what it leaves open.
@@ -18,19 +18,24 @@ def get_config(which: str = 'grasp_state') -> ConfigDict:
   """Returns the config of a task.
 
   Args:
-    which: as in 'grasp_state', 'reach' or 'gym/Pendulum-v1'.
+    which: as in 'grasp_state', 'reach' or 'gym/Pendulum-v1', and for the supervised
+      baseline 'grasp_state,supervised'.
 
   Raises:
-    ValueError: there is no such task.
+    ValueError: there is no such task, or no baseline for it.
   """
-  task = tasks.find(which)
-  if task is None:
+  name, _, baseline = which.partition(',')
+  task = tasks.find(name)
+  if task is None or baseline not in ('', 'supervised'):
     names = ', '.join(tasks.NAMES)
-    raise ValueError(f'there is no config qtopt.py:{which}; choose {names}')
+    raise ValueError(
+      f'there is no config qtopt.py:{which}; choose {names}, or such a one with'
+      " ',supervised'"
+    )
   config = ConfigDict()
   config.seed = 0
   config.task = task
-  config.agent = agent(_NETWORKS.get(which, 'mlp'))
+  config.agent = agent(_NETWORKS.get(name, 'mlp'))
   angles, commands = _LAYOUTS.get(task.name, (0, ()))
   config.agent.angles = angles
   config.agent.commands = commands
@@ -38,6 +43,10 @@ def get_config(which: str = 'grasp_state') -> ConfigDict:
   config.agent.bootstrap_at_time_limit = task.name not in _LAYOUTS
   if commands:
     config.scripted = scripted()
+  if baseline:
+    if not commands:
+      raise ValueError(f'there is no baseline for {name}: it grasps, and nothing else')
+    config.agent = supervised(config.agent, task)
   config.log = log()
   config.labels = labels()
   config.joint = joint()
@@ -99,6 +108,24 @@ def agent(network: str) -> ConfigDict:
   agent.cem = cem()
   agent.noise = noise()
   agent.augmentation = None if network == 'mlp' else augmentation()
+  return agent
+
+
+def supervised(critic: ConfigDict, task: ConfigDict) -> ConfigDict:
+  """Returns the numbers of the baseline, see `Config` in `qtopt.supervised`.
+
+  Args:
+    critic: numbers of QT-Opt, whose network, loss and search are the same.
+    task: of grasping.
+  """
+  agent = ConfigDict()
+  agent.name = 'supervised'
+  agent.critic = critic
+  del agent.critic.name
+  agent.reach = 4.0  # units of the action; ours: on to the bin's bottom
+  agent.patience = 0.9  # of the best promise; Levine et al. 2016
+  agent.lift_height = task.lift_height  # m
+  agent.status_at = 0 if len(task.image_size) else 4  # before it: place and heading
   return agent
 
 

@@ -169,7 +169,7 @@ def check_numbers(config: ConfigDict) -> None:
       raise ValueError(f'{name} is {rows[name]}: give {limit}')
   if is_guided(config):
     guided.check_numbers(config)
-  widths = config.agent.hidden
+  widths = config.agent.get('critic', config.agent).hidden
   if not all(isinstance(width, int) and width > 0 for width in widths):
     raise ValueError(f"agent.hidden is {widths}: give widths, as in '(100, 100)'")
 

@@ -8,6 +8,7 @@ numbers: collectors first, then jobs of log replay, then Bellman updaters.
 from __future__ import annotations
 
 from collections.abc import Mapping
+import functools
 import pathlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,12 +17,15 @@ from ml_collections import ConfigDict
 import numpy as np
 
 from armfarm.agents import types as agent_types
+from armfarm.agents.qtopt import supervised
+from armfarm.launchers import guided
 from armfarm.launchers.app import UserError
 from armfarm.replay import ring
 from armfarm.replay import types
 from armfarm.replay.parts import Parts as MemoryParts
 from armfarm.workers import bellman_updater
 from armfarm.workers import experience
+from armfarm.workers import hindsight
 from armfarm.workers import joint
 from armfarm.workers import trainer
 from armfarm.workers.labelled_trainer import LabelledTrainer
@@ -93,6 +97,8 @@ def check(config: ConfigDict) -> None:
   for folder in folders(config):
     if not folder.is_dir():
       raise ValueError(f'log.replay is {folder}, which is no folder: give one of a log')
+  if config.agent.name == 'supervised' and cast(config).updaters:
+    raise ValueError('the baseline has no labels to compute: give labels.updaters=0')
   if 'joint' in config:
     joint.check(ramp(config), balancer(config))
     if config.joint.offline_updates and not folders(config):
@@ -228,10 +234,38 @@ def capacities(config: ConfigDict) -> dict[str, int]:
 
 def make_memory(parts: Parts) -> types.Memory:
   """Builds the memory of a trainer that labels for itself."""
-  config = parts.config
-  if not cast(config).jobs:
-    return ring.Ring(parts.item, config.replay.capacity, config.seed)
-  return make_mixture(parts, parts.item, config.seed)
+  config, who = parts.config, cast(parts.config)
+  tells = config.agent.name == 'supervised'
+  model = baseline(parts) if tells else None
+  item = told_template(parts.item, model) if model else parts.item
+  memory: types.Memory
+  if who.jobs:
+    memory = make_mixture(parts, item, config.seed)
+  else:
+    memory = ring.Ring(item, config.replay.capacity, config.seed)
+  if model is None:
+    return memory
+  return hindsight.Hindsight(
+    memory,
+    jax.jit(functools.partial(supervised.hindsight, model)),
+    parts.item,
+    collectors=who.first_updater,
+    episode_steps=parts.task.episode_steps,
+  )
+
+
+def baseline(parts: Parts) -> supervised.Model:
+  """Builds what tells the supervised baseline of episodes."""
+  numbers = parts.config.agent.to_dict()
+  del numbers['name']
+  spec = agent_types.Spec(parts.task.observation_size, parts.task.action_size)
+  return supervised.build(spec, guided.fill(supervised.Config, numbers))
+
+
+def told_template(item: types.Item, model: supervised.Model) -> types.Item:
+  """Returns an item with a way in place of its action."""
+  way = np.zeros(model.critic.spec.action_size, np.float32)
+  return item._replace(transition=item.transition._replace(action=way))
 
 
 def make_mixture(parts: Parts, item: Any, seed: int) -> experience.Mixture:

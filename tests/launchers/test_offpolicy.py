@@ -5,6 +5,7 @@ import pathlib
 import re
 import signal
 
+import jax
 from ml_collections import ConfigDict
 import numpy as np
 import pytest
@@ -16,7 +17,9 @@ from armfarm import agents
 from armfarm.agents import types as agent_types
 from armfarm.configs import naf
 from armfarm.configs import qtopt
+from armfarm.launchers import build
 from armfarm.launchers import offpolicy
+from armfarm.replay import packing
 from armfarm.replay import types
 
 # NAF's labels are its transitions: quick to compile, and the farm is the same.
@@ -100,6 +103,41 @@ def test_labels_travel_as_updates_take_them():
   work = offpolicy.raw_template(item, 5)
   assert work.items.action.shape == (5, 2)
   assert work.part.dtype == np.int32
+
+
+def _supervised(**changes):
+  """Returns the parts of a run of the baseline, without its agent."""
+  config = qtopt.get_config('grasp_state,supervised')
+  config.run, config.replay = naf.run(), naf.replay()
+  config.update_from_flattened_dict(changes)
+  task = build.make_task(config)
+  keys = build.Keys(*jax.random.split(jax.random.key(0), 3))
+  return build.Parts(config, task, None, keys)
+
+
+def test_the_baseline_learns_from_ways_to_a_grasp():
+  parts = _supervised()
+  memory = offpolicy.make_memory(parts)
+  items = types.block_template(parts.item, 4).items
+  items.transition.action[:, 2] = [-1.0, -0.5, 0.0, 1.0]
+  items.transition.action[:, 4] = 1.0  # it does not turn
+  items.transition.action[2, 5] = 1.0  # closes
+  items.transition.reward[:] = [-0.05, -0.05, -0.05, 1.0]
+  items.transition.discount[:] = [1, 1, 1, 0]
+  items.origin.step[:] = range(4)
+  memory.add(items)
+  assert len(memory) == 3
+  told = packing.unpack(memory.item.transition, memory.sample(200))
+  ways = np.unique(told.action, axis=0)
+  np.testing.assert_allclose(ways[:, 2], [-1.5 / 4, -0.5 / 4, 0.0], atol=1e-6)
+  assert (told.reward == 1).all()
+  assert not told.discount.any()
+
+
+def test_the_baseline_has_no_use_for_updaters():
+  config = _supervised(**{'labels.updaters': 2}).config
+  with pytest.raises(ValueError, match='no labels to compute: give labels.updaters=0'):
+    offpolicy.check(config)
 
 
 def test_what_was_logged_is_replayed(farm, left, config, log):

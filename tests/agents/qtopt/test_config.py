@@ -1,5 +1,7 @@
 """The numbers of `configs/qtopt.py` fit the agent and the tasks."""
 
+import jax
+import numpy as np
 import pytest
 
 from armfarm import envs
@@ -8,7 +10,9 @@ from armfarm.agents.qtopt import agent as qtopt
 from armfarm.agents.qtopt import augment
 from armfarm.agents.qtopt import cem
 from armfarm.agents.qtopt import networks
+from armfarm.agents.qtopt import supervised
 from armfarm.configs import qtopt as configs
+from armfarm.envs import host
 from armfarm.launchers import guided
 
 
@@ -60,6 +64,47 @@ def test_numbers_nest():
     guided.fill(qtopt.Config, numbers)
 
 
-def test_an_unknown_task_is_refused():
-  with pytest.raises(ValueError, match=r'no config qtopt.py:walk; choose reach, .*'):
-    configs.get_config('walk')
+@pytest.mark.parametrize('which', ['walk', 'grasp_state,other', 'walk,supervised'])
+def test_an_unknown_task_is_refused(which):
+  message = f'no config qtopt.py:{which}; choose reach, .*'
+  with pytest.raises(ValueError, match=message):
+    configs.get_config(which)
+
+
+@pytest.mark.parametrize('name', ['grasp_state', 'grasp'])
+def test_the_baseline_sees_where_its_gripper_is(name):
+  config = configs.get_config(f'{name},supervised')
+  numbers = config.agent.to_dict()
+  assert numbers.pop('name') == 'supervised'
+  task = config.task.to_dict()
+  size = 2 if name == 'grasp' else 6 + 12 * task['in_bin'][1]
+  chosen = guided.fill(supervised.Config, numbers)
+  model = supervised.build(types.Spec(size, 8), chosen)
+  assert model.critic.layout.motion_size == model.critic.spec.action_size == 5
+  numbers = configs.get_config(name).agent.to_dict()
+  del numbers['name']
+  assert chosen.critic == guided.fill(qtopt.Config, numbers)
+  body = host.Host(envs.TASKS['grasp_state'](**_numbers_of('grasp_state')))
+  observation = body.reset(jax.random.key(0))
+  if name == 'grasp':
+    observation = observation[4:6]
+  close = np.float64([0, 0, 0, 0, 1, 1, 0, 0])
+  closed, height = supervised.status(model, observation)
+  assert not closed
+  assert 0.1 < height < 0.23
+  observation = body.step(close).observation
+  closed, _ = supervised.status(
+    model, observation[4:6] if name == 'grasp' else observation
+  )
+  assert closed
+
+
+def _numbers_of(name):
+  numbers = configs.get_config(name).task.to_dict()
+  del numbers['name']
+  return numbers
+
+
+def test_there_is_no_baseline_for_what_grasps_nothing():
+  with pytest.raises(ValueError, match='no baseline for reach'):
+    configs.get_config('reach,supervised')
