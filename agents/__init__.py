@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from armfarm.agents import types
 from armfarm.agents.ddpg import agent as ddpg
 from armfarm.agents.naf import agent as naf
+from armfarm.agents.qtopt import agent as qtopt
 
 
 class Entry(NamedTuple):
@@ -18,4 +19,5 @@ class Entry(NamedTuple):
 AGENTS = {
   'naf': Entry(naf.make, naf.Config),
   'ddpg': Entry(ddpg.make, ddpg.Config),
+  'qtopt': Entry(qtopt.make, qtopt.Config),
 }

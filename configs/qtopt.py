@@ -42,11 +42,14 @@ def get_config(which: str = 'grasp_state') -> ConfigDict:
   # The step limit of grasping is part of the MDP; that of others is not. Ours.
   config.agent.bootstrap_at_time_limit = task.name not in _LAYOUTS
   if commands:
+    config.trials = trials()
     config.scripted = scripted()
   if baseline:
     if not commands:
       raise ValueError(f'there is no baseline for {name}: it grasps, and nothing else')
     config.agent = supervised(config.agent, task)
+  config.replay = replay()
+  config.run = run()
   config.log = log()
   config.labels = labels()
   config.joint = joint()
@@ -162,6 +165,43 @@ def scripted() -> ConfigDict:
   scripted.max_angle = 1.57  # rad; ours: every grasp of two fingers
   scripted.max_turn = 0.5  # rad in a step; ours: as far as one turns
   return scripted
+
+
+def trials() -> ConfigDict:
+  """Returns what is different of the task where policies are tried."""
+  trials = ConfigDict()
+  trials.unseen = True  # objects; Kalashnikov, 6.1
+  return trials
+
+
+def replay() -> ConfigDict:
+  """Returns the numbers of replay."""
+  replay = ConfigDict()
+  replay.capacity = 300_000  # transitions; ours: all that a run collects
+  replay.batch_size = 64  # transitions; ours
+  replay.max_blocks = 8  # blocks that wait for the trainer; ours: little is stale
+  return replay
+
+
+def run() -> ConfigDict:
+  """Returns the numbers of the run."""
+  run = ConfigDict()
+  run.collectors = 1
+  run.environments = 16  # simulated arms of the fused runtime, in place of collectors
+  run.devices = 1  # that the fused runtime shares its arms and minibatches among
+  run.block_steps = 10  # control steps that travel together; ours
+  run.updates_per_step = 1.0  # per environment step of any collector; ours
+  run.scripted_updates = 120_000  # before the noisy policy explores; Kalashnikov, C
+  run.warmup_steps = 5_000  # environment steps before the first update; ours
+  run.publish_every = 50  # updates; ours
+  run.pace = 0.0  # not paced
+  run.max_episodes = 30_000  # training episodes; ours: some 300,000 steps
+  run.stop_when_solved = False
+  run.evaluate_every = 1_000  # training episodes; ours
+  run.held_out_episodes = 100  # the same in every evaluation; ours
+  run.fresh_episodes = 1  # new in every evaluation; ours
+  run.checkpoint_every = 5_000  # training episodes; ours
+  return run
 
 
 def augmentation() -> ConfigDict:

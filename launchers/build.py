@@ -90,6 +90,11 @@ class Parts(NamedTuple):
   keys: Keys
 
   @property
+  def trial_task(self) -> Task | Foreign:
+    """What policies are tried on: the task, unless the config has `trials`."""
+    return make_task(self.config, trial=True) if 'trials' in self.config else self.task
+
+  @property
   def own_task(self) -> Task:
     """The task, which is one of ours."""
     assert isinstance(self.task, Task)
@@ -113,9 +118,11 @@ def user_errors() -> Iterator[None]:
     raise UserError(str(error)) from error
 
 
-def make_task(config: ConfigDict) -> Task | Foreign:
-  """Builds the task of a config."""
+def make_task(config: ConfigDict, trial: bool = False) -> Task | Foreign:
+  """Builds the task of a config, or the one that its policies are tried on."""
   numbers = config.task.to_dict()
+  if trial and 'trials' in config:
+    numbers |= config.trials.to_dict()
   tasks = {**envs.TASKS, 'gym': foreign.make}
   return named('task', numbers.pop('name'), tasks)(**numbers)
 
@@ -129,7 +136,8 @@ def make_agent(
   numbers = config.agent.to_dict()
   entry = named('agent', numbers.pop('name'), agents.AGENTS)
   spec = agent_types.Spec(task.observation_size, task.action_size)
-  return entry.make(spec, entry.Config(**numbers), axis_name)
+  agent = entry.make(spec, guided.fill(entry.Config, numbers), axis_name)
+  return offpolicy.with_script(config, agent, task) if 'scripted' in config else agent
 
 
 def named(what: str, name: str, table: Mapping[str, Any]) -> Any:
@@ -311,7 +319,7 @@ def make_evaluator(parts: Parts) -> Evaluator:
     held_out, distance = len(config.instances.test), guided.make_distance(config)
   else:
     held_out = config.run.held_out_episodes
-    batch = make_batch(parts.task, held_out + config.run.fresh_episodes)
+    batch = make_batch(parts.trial_task, held_out + config.run.fresh_episodes)
   return Evaluator(parts.agent, batch, held_out, parts.keys.evaluator, distance)
 
 

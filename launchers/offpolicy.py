@@ -17,6 +17,8 @@ from ml_collections import ConfigDict
 import numpy as np
 
 from armfarm.agents import types as agent_types
+from armfarm.agents.qtopt import actions
+from armfarm.agents.qtopt import scripted
 from armfarm.agents.qtopt import supervised
 from armfarm.launchers import guided
 from armfarm.launchers.app import UserError
@@ -32,6 +34,8 @@ from armfarm.workers.labelled_trainer import LabelledTrainer
 from armfarm.workers.labelled_trainer import Sources
 
 if TYPE_CHECKING:
+  from armfarm.envs.foreign import Foreign
+  from armfarm.envs.task import Task
   from armfarm.launchers.build import Parts
   from armfarm.workers.log_replay import LogReplay
 
@@ -116,6 +120,21 @@ def ramp(config: ConfigDict) -> joint.Ramp:
 def balancer(config: ConfigDict) -> joint.Balancer:
   """Returns how many updates a transition is worth."""
   return joint.Balancer(*config.joint.balance)
+
+
+def with_script(
+  config: ConfigDict, agent: agent_types.Agent, task: Task | Foreign
+) -> agent_types.Agent:
+  """Returns the agent of a config whose first experience is the scripted policy's.
+
+  Raises:
+    TypeError: a number is missing, or is none of its.
+    ValueError: the action is not one that it can take.
+  """
+  own = config.agent.get('critic', config.agent)
+  layout = actions.layout(task.action_size, own.angles, tuple(own.commands))
+  options = guided.fill(scripted.Options, config.scripted.to_dict())
+  return scripted.begins(agent, layout, options, config.run.scripted_updates)
 
 
 # What travels.

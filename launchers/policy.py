@@ -78,7 +78,7 @@ def evaluate(loaded: Loaded, episodes: int, seed: int) -> Outcome:
   """Runs episodes that depend on `seed` alone, without exploration noise."""
   parts = loaded.parts
   keys = jax.random.split(jax.random.key(seed), episodes)
-  batch = build.make_batch(parts.task, episodes)
+  batch = build.make_batch(parts.trial_task, episodes)
   totals, success, _ = evaluator.rollout(parts.agent, batch, loaded.variables, keys)
   return Outcome(float(np.mean(success)), float(np.mean(totals)), float(np.std(totals)))
 
@@ -97,7 +97,7 @@ def record(loaded: Loaded, path: pathlib.Path, seed: int) -> pathlib.Path:
   Raises:
     UserError: it cannot be written.
   """
-  body, key = build.make_environment(loaded.parts.task), jax.random.key(seed)
+  body, key = build.make_environment(loaded.parts.trial_task), jax.random.key(seed)
   policy = _policy(loaded, key)
   observation, rows, over = body.reset(jax.random.fold_in(key, 1)), [], False
   while not over:
@@ -120,7 +120,7 @@ def film(loaded: Loaded, path: pathlib.Path, episodes: int, seed: int) -> pathli
   Raises:
     pictures.CannotDraw: this machine, or the environment, cannot draw.
   """
-  task = loaded.parts.task
+  task = loaded.parts.trial_task
   if isinstance(task, Task):
     stage = pictures.stage(task)
   else:

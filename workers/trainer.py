@@ -2,7 +2,7 @@
 
   take a block from replay into memory
   while the ratio of updates to steps allows it
-    scan: sample a minibatch, update              one call, `updates_per_call` updates
+    scan: sample a minibatch, label it, update    one call, `updates_per_call` updates
   every `publish_every` updates, publish the variables, while the next call computes
 
 The trainer takes no block while updates are due, and replay holds few blocks that were
@@ -123,13 +123,13 @@ def learn(
   examples: agent_types.Examples,
   key: chex.PRNGKey,
 ) -> tuple[agent_types.LearnerState, agent_types.Metrics]:
-  """Updates with one minibatch after the other.
+  """Labels one minibatch after the other, by the newest variables, and updates.
 
   Args:
     agent: who learns.
     updates: N, how many, at least 1.
     learner: its state.
-    examples: all the minibatches, [N * B ...].
+    examples: all the minibatches, not labelled, [N * B ...].
     key: consumed.
 
   Returns:
@@ -140,7 +140,10 @@ def learn(
   def one(
     learner: agent_types.LearnerState, inputs: tuple[agent_types.Examples, chex.PRNGKey]
   ) -> tuple[agent_types.LearnerState, agent_types.Metrics]:
-    return agent.update(learner, *inputs)
+    batch, key = inputs
+    key_label, key_update = jax.random.split(key)
+    labelled, _ = agent.label(agent.variables(learner), (), batch, key_label)
+    return agent.update(learner, labelled, key_update)
 
   keys = jax.random.split(key, updates)
   learner, metrics = jax.lax.scan(one, learner, (batches, keys))

@@ -86,10 +86,12 @@ class Variables(NamedTuple):
   Attributes:
     target: parameters theta_1 and running averages, as flax takes them.
     lagged: theta_2 and the running averages of its time.
+    updates: behind them, [].
   """
 
   target: Any
   lagged: Any
+  updates: chex.Array
 
 
 class LearnerState(NamedTuple):
@@ -163,7 +165,8 @@ def init(model: Model, key: chex.PRNGKey) -> LearnerState:
 
 def target_variables(state: LearnerState) -> Variables:
   """Returns both target networks: averaged parameters, copied statistics."""
-  return Variables(join(state.target, state.statistics), state.copies.lagged)
+  target = join(state.target, state.statistics)
+  return Variables(target, state.copies.lagged, state.updates)
 
 
 # The policy.

@@ -6,10 +6,8 @@ gripper to table level in a few random descent steps, closing the gripper, then
 returning to the original height in a few ascent steps". It knows of no object; how
 often it succeeds is up to the objects and the bin.
 
-It stands in for `explore` of an agent whose action begins with x, y and z:
-
-  agent._replace(begin=functools.partial(begin, options),
-                 explore=functools.partial(explore, layout, options))
+It stands in for `explore` of an agent whose action begins with x, y and z, until that
+has learned something: `begins` puts it there.
 
 Letters as in `armfarm.agents.qtopt.actions`.
 """
@@ -22,6 +20,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from armfarm.agents import types
 from armfarm.agents.qtopt import actions
 from armfarm.agents.qtopt.actions import Layout
 
@@ -62,6 +61,18 @@ class Plan(NamedTuple):
   down: chex.Array
   up: chex.Array
   closed: chex.Array
+
+
+class Actor(NamedTuple):
+  """State within an episode of whoever acts in it.
+
+  Attributes:
+    plan: of the scripted policy.
+    own: of the agent that it stands in for.
+  """
+
+  plan: Plan
+  own: types.ActorState
 
 
 def begin(options: Options, key: chex.PRNGKey) -> Plan:
@@ -142,6 +153,46 @@ def assemble(
   pair = actions.turns(turn[None, None])[0, : 2 * layout.angles]
   commands = [given.get(name, jnp.array(False)) for name in layout.commands]
   return jnp.concatenate([box, pair, jnp.array(commands, box.dtype)])
+
+
+def begins(
+  agent: types.Agent, layout: Layout, options: Options, updates: int
+) -> types.Agent:
+  """Returns an agent that explores by script, and as it did after so many updates.
+
+  Args:
+    agent: whose variables say how many `updates` are behind them.
+    layout: of the action.
+    options: numbers of the scripted policy.
+    updates: of the variables that act in the first episodes that are not scripted;
+      Kalashnikov et al. 2018, C: 120,000.
+  """
+  check(layout)
+
+  def both(key: chex.PRNGKey) -> Actor:
+    key_plan, key_own = jax.random.split(key)
+    return Actor(begin(options, key_plan), agent.begin(key_own))
+
+  def by_script(
+    variables: Any, state: Actor, observation: Any, key: chex.PRNGKey
+  ) -> tuple[chex.Array, Actor]:
+    action, plan = explore(layout, options, variables, state.plan, observation, key)
+    return action, state._replace(plan=plan)
+
+  def by_agent(
+    variables: Any, state: Actor, observation: Any, key: chex.PRNGKey
+  ) -> tuple[chex.Array, Actor]:
+    action, own = agent.explore(variables, state.own, observation, key)
+    return action, state._replace(own=own)
+
+  def either(
+    variables: Any, state: Actor, observation: Any, key: chex.PRNGKey
+  ) -> tuple[chex.Array, Actor]:
+    learned = variables.updates >= updates
+    arguments = variables, state, observation, key
+    return jax.lax.cond(learned, by_agent, by_script, *arguments)
+
+  return agent._replace(begin=both, explore=either)
 
 
 def check(layout: Layout) -> None:
