@@ -53,7 +53,8 @@ class Config(NamedTuple):
     loss: 'cross_entropy', or for an ablation 'squared'.
     polyak: share of theta_1 that stays in it at an update.
     lag: mean age of theta_2, updates.
-    learning_rate: of stochastic gradient descent.
+    optimizer: 'sgd', or 'adam' which has its own momentum.
+    learning_rate: of it.
     momentum: likewise.
     weight_decay: of half the sum of squared weights in the loss.
     cem: numbers of the search.
@@ -72,6 +73,7 @@ class Config(NamedTuple):
   loss: str
   polyak: float
   lag: int
+  optimizer: str
   learning_rate: float
   momentum: float
   weight_decay: float
@@ -357,7 +359,10 @@ def kernels(params: types.Params) -> Any:
 
 def sgd(config: Config) -> optax.GradientTransformation:
   """Stochastic gradient descent with momentum on a loss with squared weights (E)."""
-  descent = optax.sgd(config.learning_rate, config.momentum)
+  if config.optimizer == 'adam':
+    descent = optax.adam(config.learning_rate)
+  else:
+    descent = optax.sgd(config.learning_rate, config.momentum)
   decay = optax.add_decayed_weights(config.weight_decay, mask=kernels)
   return optax.chain(decay, optax.flatten(descent))  # flat: fewer arrays in a call
 

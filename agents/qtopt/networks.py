@@ -19,6 +19,7 @@ import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from armfarm.agents import networks
 from armfarm.agents import types
@@ -27,6 +28,12 @@ from armfarm.agents import types
 _kernel_init = nn.initializers.truncated_normal(0.01)
 
 Norm = Callable[..., nn.Module]
+
+_THING = 12  # numbers of each thing in an observation
+_LENGTH = 0.05  # m, for inputs of the size of one
+_GRIPPER = np.array([10.0, 10.0, 1.0, 1.0, 1.0, 10.0], np.float32)  # likewise
+_NO_HOPE = -10.0  # a logit, where there is nothing
+_DOUBT = -3.0  # a logit to begin with: what CEM finds to hope for has to be learned
 
 
 class Observation(NamedTuple):
@@ -268,10 +275,111 @@ class StateCritic(nn.Module):
     return self.last(h)[:, 0]
 
 
+class Things(NamedTuple):
+  """What the critic of things computes once a state.
+
+  Attributes:
+    shares: of the first layer, for each thing, [B K H].
+    there: whether there is such a thing, [B K].
+    turn: sine and cosine of the gripper's heading, [B 2].
+  """
+
+  shares: chex.Array
+  there: chex.Array
+  turn: chex.Array
+
+
+class ThingCritic(nn.Module):
+  """Q(s, a) of a gripper over some things: that of the thing that promises most.
+
+    Q(s, a) = max_i f(thing_i, gripper, a)
+
+  with one perceptron f for all, so that their order means nothing. All is seen from the
+  gripper: its heading turns what lies there and the action's way along x and y, and the
+  box around a thing is the matrix R diag(e) R', half edges e along axes R, which knows
+  no first axis and no sign.
+
+  The observation is that of `grasp_state`: the tip from the bin's middle (2), sine and
+  cosine of the heading (2), status and height (2), and 12 numbers of each thing.
+  """
+
+  hidden: Sequence[int]
+  nearest: int
+
+  def setup(self) -> None:
+    layer = functools.partial(nn.Dense, kernel_init=networks.hidden_init)
+    self.of_state = layer(self.hidden[0])
+    self.of_action = layer(self.hidden[0], use_bias=False)
+    self.layers = [layer(width) for width in self.hidden[1:]]
+    doubt = nn.initializers.constant(_DOUBT)
+    self.last = nn.Dense(1, kernel_init=networks.last_init, bias_init=doubt)
+
+  def __call__(
+    self, observation: chex.Array, action: chex.Array, train: bool
+  ) -> chex.Array:
+    """Maps observations [B O] and actions [B A] to logits [B]."""
+    return self.score(self.embed(observation, train), action, train)
+
+  def embed(self, observation: chex.Array, train: bool) -> Things:
+    """What is computed once a state."""
+    del train  # nothing is normalised
+    chex.assert_rank(observation, 2)
+    gripper, things = observation[:, :6], observation[:, 6:]
+    things = things.reshape(len(observation), -1, _THING)
+    turn = gripper[:, 2:4]
+    distance = jnp.sum(things[..., :2] ** 2, axis=2)
+    distance = jnp.where(things[..., 9] > 0.0, distance, jnp.inf)
+    _, chosen = jax.lax.top_k(-distance, min(self.nearest, things.shape[1]))
+    things = jnp.take_along_axis(things, chosen[..., None], axis=1)
+    seen = seen_from(turn, things)
+    around = jnp.broadcast_to(gripper[:, None] * _GRIPPER, (*seen.shape[:2], 6))
+    shares = self.of_state(jnp.concatenate([seen, around], axis=2))
+    return Things(shares, things[..., 9] > 0.0, turn)
+
+  def score(self, embedding: Things, action: chex.Array, train: bool) -> chex.Array:
+    """Maps embeddings, or one, and actions [B A] to logits [B]."""
+    del train
+    chex.assert_rank(action, 2)
+    way = turned(embedding.turn, action[:, :2])
+    action = jnp.concatenate([way, action[:, 2:]], axis=1)
+    h = nn.relu(embedding.shares + self.of_action(action)[:, None])
+    for layer in self.layers:
+      h = nn.relu(layer(h))
+    logits = jnp.where(embedding.there, self.last(h)[..., 0], -jnp.inf)
+    return jnp.maximum(jnp.max(logits, axis=1), _NO_HOPE)
+
+
+def turned(turn: chex.Array, way: chex.Array) -> chex.Array:
+  """Returns ways in the plane [B 2] as a gripper of some heading sees them, [B 2].
+
+  Args:
+    turn: sine and cosine of the heading, [B 2], or [1 2] for all.
+    way: [B 2].
+  """
+  sine, cosine = turn[..., 0], turn[..., 1]
+  x, y = way[..., 0], way[..., 1]
+  return jnp.stack([cosine * x + sine * y, cosine * y - sine * x], axis=-1)
+
+
+def seen_from(turn: chex.Array, things: chex.Array) -> chex.Array:
+  """Returns places and boxes of things [B K 12] as a gripper sees them, [B K 9]."""
+  turn = turn[:, None]
+  place = turned(turn, things[..., :2])
+  axes = things[..., 3:9].reshape(*things.shape[:2], 3, 2)  # two columns of R
+  third = jnp.cross(axes[..., 0], axes[..., 1])
+  axes = jnp.concatenate([axes, third[..., None]], axis=-1)
+  flat = turned(turn[..., None, :], jnp.swapaxes(axes[..., :2, :], -1, -2))
+  axes = jnp.concatenate([jnp.swapaxes(flat, -1, -2), axes[..., 2:, :]], axis=-2)
+  box = jnp.einsum('bkie,bke,bkje->bkij', axes, things[..., 9:], axes)
+  rows, columns = jnp.triu_indices(3)
+  parts = [place, things[..., 2:3], box[..., rows, columns]]
+  return jnp.concatenate(parts, axis=-1) / _LENGTH
+
+
 IMAGE_SIZES = {'grasping64': 64, 'grasping472': 472}
 """Names of the image critics -> H = W of what they see."""
 
-NETWORKS = ('mlp', *IMAGE_SIZES)
+NETWORKS = ('mlp', 'things', *IMAGE_SIZES)
 
 
 def make(
@@ -298,6 +406,8 @@ def make(
     if not hidden:
       raise ValueError('hidden is empty; choose at least one layer')
     return StateCritic(tuple(hidden), normalization)
+  if kind == 'things':
+    return ThingCritic(tuple(hidden), nearest=4)
   if kind not in NETWORKS:
     raise ValueError(f'network is {kind!r}; choose one of {NETWORKS}')
   tower, head, widths, momentum = {
@@ -317,7 +427,7 @@ def make(
 def blank(kind: str, spec: types.Spec) -> Any:
   """Returns an observation to begin with, [1 ...]."""
   numbers = jnp.zeros([1, spec.observation_size])
-  if kind == 'mlp':
+  if kind not in IMAGE_SIZES:
     return numbers
   side = IMAGE_SIZES[kind]
   return Observation(jnp.zeros([1, side, side, 3], jnp.uint8), numbers)
