@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 import functools
+import json
+import os
 import pathlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -30,6 +32,7 @@ from armfarm.workers import experience
 from armfarm.workers import hindsight
 from armfarm.workers import joint
 from armfarm.workers import trainer
+from armfarm.workers.checkpoints import write_json
 from armfarm.workers.labelled_trainer import LabelledTrainer
 from armfarm.workers.labelled_trainer import Sources
 
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
   from armfarm.launchers.build import Parts
   from armfarm.workers.log_replay import LogReplay
 
+_OWNER = 'run.json'  # in the folder of a log
 OFFLINE, RAW, TRAIN = 'offline', 'raw', 'train'  # queues beside `online`
 
 
@@ -233,12 +237,55 @@ def make_log_replay(
 
 def logged(config: ConfigDict, replay: types.Replay, number: int) -> types.Replay:
   """Returns replay for a collector, which logs what passes if that is asked for."""
-  if 'log' not in config or not config.log.record:
+  folder = log_folder(config)
+  if folder is None:
     return replay
   from armfarm.replay import log  # may not be installed
 
-  folder = pathlib.Path(config.log.record)
   return log.LoggedReplay(replay, log.EpisodeLog(folder, number))
+
+
+def check_log(config: ConfigDict, workdir: pathlib.Path) -> None:
+  """Raises UserError if what a run is to log belongs to another run.
+
+  Episodes have numbers of their run, and two runs would take each other's for theirs.
+  """
+  folder = log_folder(config)
+  if folder is None or not (folder / _OWNER).exists():
+    return
+  try:
+    found = json.loads((folder / _OWNER).read_text())['workdir']
+  except (OSError, ValueError, KeyError) as error:
+    raise UserError(f'log.record is {folder}, {error}: choose another') from error
+  if found != os.path.relpath(workdir, folder):
+    raise UserError(
+      f'log.record is {folder}, which is the log of {folder / found}: choose another'
+    )
+
+
+def claim_log(config: ConfigDict, workdir: pathlib.Path) -> None:
+  """Makes the folder of a run's log, and notes whose it is.
+
+  Raises:
+    UserError: it cannot be made.
+  """
+  folder = log_folder(config)
+  if folder is None:
+    return
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / _OWNER, {'workdir': os.path.relpath(workdir, folder)})
+  except OSError as error:
+    raise UserError(
+      f'log.record is {folder}, which cannot be written ({error.strerror}): choose'
+      ' another'
+    ) from error
+
+
+def log_folder(config: ConfigDict) -> pathlib.Path | None:
+  """Returns where a run logs, None where it does not."""
+  folder = config.log.record if 'log' in config else ''
+  return pathlib.Path(folder) if folder else None
 
 
 # What is remembered.

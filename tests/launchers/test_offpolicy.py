@@ -19,6 +19,7 @@ from armfarm.configs import naf
 from armfarm.configs import qtopt
 from armfarm.launchers import build
 from armfarm.launchers import offpolicy
+from armfarm.launchers.app import UserError
 from armfarm.replay import packing
 from armfarm.replay import types
 
@@ -142,8 +143,8 @@ def test_the_baseline_has_no_use_for_updaters():
 
 def test_what_was_logged_is_replayed(farm, left, config, log):
   run = left()
-  files = sorted(log.iterdir())
-  assert [path.name for path in files] == ['0000-00000000-00000009.array_record']
+  files = sorted(path.name for path in log.iterdir())
+  assert files == ['0000-00000000-00000009.array_record', 'run.json']
   farm.run(run.workdir, config=config, log__replay=log, **_JOINT)
   rows = run.rows('learner')
   assert rows[0]['on_policy'] == 0.0  # by the log alone
@@ -173,6 +174,19 @@ def test_a_run_with_a_log_goes_on_as_if_it_had_not_been_stopped(
   for name in ('online', 'offline'):
     rows, twins = (memory[name]['rows']['transition'] for memory in memories)
     np.testing.assert_array_equal(rows['float32'], twins['float32'])
+
+
+def test_a_log_belongs_to_one_run(tmp_path):
+  config = _numbers(**{'log.record': str(tmp_path / 'log')})
+  offpolicy.check_log(config, tmp_path / 'run')
+  assert not (tmp_path / 'log').exists()
+  offpolicy.claim_log(config, tmp_path / 'run')
+  offpolicy.check_log(config, tmp_path / 'run')
+  with pytest.raises(UserError, match='is the log of .*run: choose another'):
+    offpolicy.check_log(config, tmp_path / 'other')
+  (tmp_path / 'log' / 'run.json').write_text('{')
+  with pytest.raises(UserError, match='choose another'):
+    offpolicy.check_log(config, tmp_path / 'run')
 
 
 def test_a_log_that_is_not_there_is_told_in_a_line(farm, left, config, tmp_path):
