@@ -7,6 +7,7 @@ from armfarm.agents import types
 from armfarm.agents.ddpg import agent as ddpg
 from armfarm.agents.naf import agent as naf
 from armfarm.agents.qtopt import agent as qtopt
+from armfarm.agents.qtopt import supervised
 
 
 class Entry(NamedTuple):
@@ -20,4 +21,5 @@ AGENTS = {
   'naf': Entry(naf.make, naf.Config),
   'ddpg': Entry(ddpg.make, ddpg.Config),
   'qtopt': Entry(qtopt.make, qtopt.Config),
+  'supervised': Entry(supervised.make, supervised.Config),
 }

@@ -105,8 +105,8 @@ def agent(network: str) -> ConfigDict:
   agent.loss = 'cross_entropy'  # or 'squared'; Kalashnikov, 4.1
   agent.polyak = 0.9999  # of theta-bar-1 that stays at an update; Kalashnikov, C
   agent.lag = 6_000  # updates, mean age of theta-bar-2; Kalashnikov, 4.2
-  agent.optimizer = 'sgd'
-  agent.learning_rate = 1e-4  # SGD; Kalashnikov, E
+  agent.optimizer = 'sgd'  # or 'adam'; Kalashnikov, E
+  agent.learning_rate = 1e-4  # Kalashnikov, E
   agent.momentum = 0.9  # Kalashnikov, E
   agent.weight_decay = 7e-5  # of half the sum of squared weights; Kalashnikov, E
   agent.cem = cem()

@@ -42,8 +42,8 @@ class Config(NamedTuple):
   """Every number of the agent.
 
   Attributes:
-    network: 'mlp', 'grasping64' or 'grasping472'.
-    hidden: widths of the hidden layers of the MLP.
+    network: 'mlp', 'things', 'grasping64' or 'grasping472'.
+    hidden: widths of the hidden layers of the first two.
     normalization: of the MLP: 'none', 'batch' or 'layer'.
     angles: sine-cosine pairs in the action, after the numbers in [-1, 1].
     commands: names of the commands at the end of the action.
@@ -53,7 +53,7 @@ class Config(NamedTuple):
     loss: 'cross_entropy', or for an ablation 'squared'.
     polyak: share of theta_1 that stays in it at an update.
     lag: mean age of theta_2, updates.
-    optimizer: 'sgd', or 'adam' which has its own momentum.
+    optimizer: 'sgd' or 'adam', which has its own momentum.
     learning_rate: of it.
     momentum: likewise.
     weight_decay: of half the sum of squared weights in the loss.
@@ -357,8 +357,8 @@ def kernels(params: types.Params) -> Any:
   return jax.tree.map(lambda x: x.ndim > 1, params)
 
 
-def sgd(config: Config) -> optax.GradientTransformation:
-  """Stochastic gradient descent with momentum on a loss with squared weights (E)."""
+def descent(config: Config) -> optax.GradientTransformation:
+  """Gradient descent on a loss with squared weights; with momentum, that of E."""
   if config.optimizer == 'adam':
     descent = optax.adam(config.learning_rate)
   else:
@@ -372,6 +372,7 @@ def check(config: Config) -> None:
   for name, value, known in (
     ('target', config.target, bellman.DOUBLE_Q),
     ('loss', config.loss, losses.LOSSES),
+    ('optimizer', config.optimizer, ('sgd', 'adam')),
   ):
     if value not in known:
       raise ValueError(f'{name} is {value!r}; choose one of {known}')
@@ -392,7 +393,7 @@ def build(spec: types.Spec, config: Config, axis_name: str | None = None) -> Mod
   network = networks.make(
     config.network, layout.parts, spec, config.hidden, normalization
   )
-  optimizer = devices.averaged(sgd(config), axis_name)
+  optimizer = devices.averaged(descent(config), axis_name)
   return Model(network, layout, optimizer, config, spec)
 
 

@@ -19,7 +19,6 @@ import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from armfarm.agents import networks
 from armfarm.agents import types
@@ -29,9 +28,10 @@ _kernel_init = nn.initializers.truncated_normal(0.01)
 
 Norm = Callable[..., nn.Module]
 
-_THING = 12  # numbers of each thing in an observation
+_THING, _STATUS = 12, 6  # numbers of each thing in an observation, and of the gripper
+_NEAREST = 4  # things that a critic of things looks at
 _LENGTH = 0.05  # m, for inputs of the size of one
-_GRIPPER = np.array([10.0, 10.0, 1.0, 1.0, 1.0, 10.0], np.float32)  # likewise
+_GRIPPER = (10.0, 10.0, 1.0, 1.0, 1.0, 10.0)  # 1/m or one, likewise
 _NO_HOPE = -10.0  # a logit, where there is nothing
 _DOUBT = -3.0  # a logit to begin with: what CEM finds to hope for has to be learned
 
@@ -294,7 +294,8 @@ class ThingCritic(nn.Module):
 
     Q(s, a) = max_i f(thing_i, gripper, a)
 
-  with one perceptron f for all, so that their order means nothing. All is seen from the
+  with one perceptron f for the things nearest the gripper, so that their order means
+  nothing. All is seen from the
   gripper: its heading turns what lies there and the action's way along x and y, and the
   box around a thing is the matrix R diag(e) R', half edges e along axes R, which knows
   no first axis and no sign.
@@ -304,7 +305,6 @@ class ThingCritic(nn.Module):
   """
 
   hidden: Sequence[int]
-  nearest: int
 
   def setup(self) -> None:
     layer = functools.partial(nn.Dense, kernel_init=networks.hidden_init)
@@ -324,15 +324,16 @@ class ThingCritic(nn.Module):
     """What is computed once a state."""
     del train  # nothing is normalised
     chex.assert_rank(observation, 2)
-    gripper, things = observation[:, :6], observation[:, 6:]
+    gripper, things = observation[:, :_STATUS], observation[:, _STATUS:]
     things = things.reshape(len(observation), -1, _THING)
     turn = gripper[:, 2:4]
     distance = jnp.sum(things[..., :2] ** 2, axis=2)
     distance = jnp.where(things[..., 9] > 0.0, distance, jnp.inf)
-    _, chosen = jax.lax.top_k(-distance, min(self.nearest, things.shape[1]))
+    _, chosen = jax.lax.top_k(-distance, min(_NEAREST, things.shape[1]))
     things = jnp.take_along_axis(things, chosen[..., None], axis=1)
     seen = seen_from(turn, things)
-    around = jnp.broadcast_to(gripper[:, None] * _GRIPPER, (*seen.shape[:2], 6))
+    gripper = gripper * jnp.array([_GRIPPER])
+    around = jnp.broadcast_to(gripper[:, None], (*seen.shape[:2], _STATUS))
     shares = self.of_state(jnp.concatenate([seen, around], axis=2))
     return Things(shares, things[..., 9] > 0.0, turn)
 
@@ -388,7 +389,7 @@ def make(
   spec: types.Spec,
   hidden: Sequence[int],
   normalization: networks.Normalization,
-) -> ImageCritic | StateCritic:
+) -> ImageCritic | StateCritic | ThingCritic:
   """Builds a Q-function.
 
   Args:
@@ -407,7 +408,13 @@ def make(
       raise ValueError('hidden is empty; choose at least one layer')
     return StateCritic(tuple(hidden), normalization)
   if kind == 'things':
-    return ThingCritic(tuple(hidden), nearest=4)
+    size = spec.observation_size - _STATUS
+    if size <= 0 or size % _THING:
+      raise ValueError(
+        f"network is 'things', of which there are {_THING} numbers each beside"
+        f' {_STATUS}, but {spec.observation_size} are observed'
+      )
+    return ThingCritic(tuple(hidden))
   if kind not in NETWORKS:
     raise ValueError(f'network is {kind!r}; choose one of {NETWORKS}')
   tower, head, widths, momentum = {

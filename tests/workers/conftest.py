@@ -180,16 +180,27 @@ class Outbox(memory.MemoryReplay):
 
 @pytest.fixture
 def make_trainer(toy):
-  """Returns `... -> Trainer, the seam that it is on`, of the toy agent."""
+  """Returns `... -> Trainer, the seam that it is on`, of the toy agent.
 
-  def make(updates_per_step=1.0, block_steps=2, *, warmup_steps=0, publish_every=1000):
+  The toy agent as it is, or with other functions of that name.
+  """
+
+  def make(
+    updates_per_step=1.0,
+    block_steps=2,
+    *,
+    warmup_steps=0,
+    publish_every=1000,
+    **functions,
+  ):
     options = trainer.Options(
       updates_per_step, warmup_steps, block_steps, publish_every, _BATCH
     )
     experience = ring.Ring(types.item_template(_SPEC), 100 * block_steps, seed=0)
     outbox = Outbox()
     key = jax.random.key(0)
-    return trainer.Trainer(toy.agent, experience, outbox, options, key), outbox
+    agent = toy.agent._replace(**functions)
+    return trainer.Trainer(agent, experience, outbox, options, key), outbox
 
   return make
 

@@ -3,6 +3,7 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -175,6 +176,29 @@ def test_what_is_restored_goes_on_to_the_bit(make_trainer, script):
   assert other.dropped == trainer.dropped == 4
   assert other.metrics() == trainer.metrics()
   jax.tree.map(np.testing.assert_array_equal, other.state(), trainer.state())
+
+
+def test_every_minibatch_is_labelled_by_the_newest_variables(make_trainer, script):
+  traces = []
+
+  def label(variables, actor_state, experience, key):
+    assert actor_state == ()
+    traces.append(key)
+    reward = experience.reward + jnp.abs(variables['weight'])
+    return experience._replace(reward=reward), actor_state
+
+  trainer, _ = make_trainer(updates_per_step=2.0, block_steps=2, label=label)
+  before = trainer.variables()['weight']
+  for block in script('....', 2, reward=1.0):
+    trainer.advance(block)
+  assert trainer.counters.updates == 8
+  # With a loss of 1 + w, an update takes w to 1 + 2 w, and some 0.001 of noise.
+  w = before
+  for _ in range(8):
+    last, w = w, 1.0 + 2.0 * w
+  np.testing.assert_allclose(trainer.variables()['weight'], w, rtol=0.02)
+  assert trainer.metrics()['loss'] > 1.0 + 0.3 * last
+  assert len(traces) == 1
 
 
 def test_the_update_is_traced_once(make_trainer, script, toy):

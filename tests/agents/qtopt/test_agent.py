@@ -40,7 +40,7 @@ def hill(spec, config):
   """A model on hills, and variables whose peaks are 1/2 apart."""
   model = qtopt.build(spec, config._replace(cem=cem.Options(400, 10, 3)))
   pairs = (jnp.float32(_FIRST), 0.25), (jnp.float32(_SECOND), -0.25)
-  return model._replace(network=Hill()), qtopt.Variables(*pairs)
+  return model._replace(network=Hill()), qtopt.Variables(*pairs, jnp.int32(0))
 
 
 def _label(model, variables, batch, key=0):
@@ -260,7 +260,7 @@ def test_sgd(config):
   # Weights decay by 0.5 of themselves, the bias does not. Momentum 1/2, rate 0.1:
   #   kernel: steps 0.1 (3 + 1) and 0.1 (4 / 2 + 3 + 0.8), so 2, 1.6, 1.02
   #   bias:   steps 0.1 * 3 and 0.1 (3 / 2 + 3), so 2, 1.7, 1.25
-  optimizer = qtopt.sgd(
+  optimizer = qtopt.descent(
     config._replace(learning_rate=0.1, momentum=0.5, weight_decay=0.5)
   )
   params = {'kernel': jnp.full([1, 1], 2.0), 'bias': jnp.full([1], 2.0)}
@@ -271,6 +271,15 @@ def test_sgd(config):
     params = jax.tree.map(jnp.add, params, steps)
     seen.append([float(params['kernel'][0, 0]), float(params['bias'][0])])
   np.testing.assert_allclose(seen, [[1.6, 1.7], [1.02, 1.25]], rtol=1e-6)
+
+
+def test_adam_steps_by_its_rate(config):
+  config = config._replace(optimizer='adam', learning_rate=0.1, weight_decay=0.0)
+  optimizer = qtopt.descent(config)
+  params = {'kernel': jnp.ones([1, 1])}
+  grads = {'kernel': jnp.full([1, 1], 1e3)}
+  steps, _ = optimizer.update(grads, optimizer.init(params), params)
+  np.testing.assert_allclose(steps['kernel'], [[-0.1]], rtol=1e-5)
 
 
 def test_two_devices_are_one(spec, config, batch):

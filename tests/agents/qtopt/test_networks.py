@@ -189,3 +189,96 @@ def test_floats_are_no_images(layout):
 def test_impossible_networks_are_refused(layout, change, error):
   with pytest.raises(ValueError, match=error):
     _make(**{'kind': 'mlp', 'parts': layout.parts, **change})
+
+
+# Things.
+
+
+@pytest.fixture(name='things', scope='module')
+def _things():
+  """A critic of three things, its variables, and `observation, action -> logits`."""
+  spec = types.Spec(observation_size=6 + 3 * 12, action_size=8)
+  network = _make('things', (3, 2, 1, 1, 1), spec)
+  zeros = networks.blank('things', spec), jnp.zeros([1, 8])
+  variables = network.init(jax.random.key(0), *zeros, train=False)
+  variables = jax.tree.map(lambda x: 3.0 * x, variables)  # further from a constant
+  return jax.jit(functools.partial(network.apply, variables, train=False))
+
+
+def _scene(turn=0.0, flipped=False, order=(0, 1, 2), count=3):
+  """Returns an observation [1 O] and an action [1 A] of the same things as ever.
+
+  Args:
+    turn: of all that there is about the gripper, rad.
+    flipped: whether boxes are told by other axes of theirs.
+    order: of the things.
+    count: how many there are; the others are nought.
+  """
+  random = np.random.default_rng(3)
+  c, s = math.cos(turn), math.sin(turn)
+  about = np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
+  rows = np.zeros([3, 12])
+  for row in rows[:count]:
+    place, edges = random.normal(size=3) / 20, random.uniform(0.01, 0.04, 3)
+    axes, _ = np.linalg.qr(random.normal(size=[3, 3]))
+    axes *= np.linalg.det(axes)
+    if flipped:  # x becomes y, y becomes -x
+      axes = np.stack([axes[:, 1], -axes[:, 0], axes[:, 2]], axis=1)
+      edges = edges[[1, 0, 2]]
+    row[:] = [*about @ place, *(about @ axes)[:, :2].ravel(), *edges]
+  gripper = [0.0, 0.0, math.sin(turn), math.cos(turn), 1.0, 0.1]
+  way = about @ random.normal(size=3)
+  action = [*way, 0.6, 0.8, 0.0, 1.0, 0.0]
+  observation = np.concatenate([gripper, *rows[list(order)]])
+  return jnp.float32(observation)[None], jnp.float32(action)[None]
+
+
+@pytest.mark.parametrize(
+  'changes', [{'order': (2, 0, 1)}, {'flipped': True}], ids=['order', 'axes']
+)
+def test_things_are_what_they_are_however_they_are_told(things, changes):
+  before, after = things(*_scene()), things(*_scene(**changes))
+  assert abs(before[0] - things(*_scene(count=1))[0]) > 1e-4
+  np.testing.assert_allclose(before, after, rtol=1e-5)
+
+
+def test_things_are_seen_from_the_gripper():
+  observation, action = _scene(turn=0.7)
+  other, same_way = _scene()
+  rows = [x[:, 6:].reshape(1, 3, 12) for x in (observation, other)]
+  turns = [x[:, 2:4] for x in (observation, other)]
+  seen = [networks.seen_from(*pair) for pair in zip(turns, rows, strict=True)]
+  np.testing.assert_allclose(*seen, atol=1e-6)
+  np.testing.assert_allclose(
+    networks.turned(turns[0], action[:, :2]), same_way[:, :2], atol=1e-6
+  )
+
+
+def test_the_box_of_a_thing_by_hand():
+  # 1 cm away along y, axes y, -x, z, half edges 1, 2 and 3 cm: R diag(e) R' is
+  # diag(2, 1, 3) cm. Seen by a gripper turned by 90 degrees: along x, diag(1, 2, 3).
+  row = jnp.float32([0, 0.01, 0, 0, -1, 1, 0, 0, 0, 0.01, 0.02, 0.03])[None, None]
+  seen = networks.seen_from(jnp.float32([[1.0, 0.0]]), row)[0, 0]
+  expected = [0.01, 0, 0, 0.01, 0, 0, 0.02, 0, 0.03]
+  np.testing.assert_allclose(seen, np.array(expected) / 0.05, atol=1e-6)
+
+
+def test_the_nearest_things_count(monkeypatch, things):
+  del things
+  observation, action = _scene()
+  row = jnp.float32([3.0, 0, 0, 1, 0, 0, 1, 0, 0, 0.01, 0.01, 0.01])[None]
+  more = jnp.concatenate([observation, row], axis=1)
+  monkeypatch.setattr(networks, '_NEAREST', 3)
+  network = _make('things', (3, 2, 1, 1, 1), types.Spec(more.shape[1], 8))
+  variables = network.init(jax.random.key(0), more, action, train=False)
+  logits = [network.apply(variables, x, action, False) for x in (observation, more)]
+  np.testing.assert_allclose(*logits)
+
+
+def test_where_there_is_nothing_nothing_is_to_be_had(things):
+  assert things(*_scene(count=0)) == -10.0
+
+
+def test_other_observations_have_no_things():
+  with pytest.raises(ValueError, match='there are 12 numbers each beside 6, but 20'):
+    _make('things', (7,), types.Spec(20, 7))

@@ -9,6 +9,7 @@ import pytest
 
 from armfarm import envs
 from armfarm.agents.qtopt import actions
+from armfarm.agents.qtopt import agent as qtopt
 from armfarm.agents.qtopt import scripted
 from armfarm.configs import qtopt as configs
 from armfarm.envs import host
@@ -102,15 +103,35 @@ def test_actions_that_it_cannot_make_are_refused(size, angles, commands):
     scripted.check(layout)
 
 
-def test_it_replaces_an_agents_explore(layout):
-  # As a collector calls it, jitted, one instance.
-  begin = jax.jit(functools.partial(scripted.begin, _OPTIONS))
-  explore = jax.jit(functools.partial(scripted.explore, layout, _OPTIONS))
-  plan = begin(jax.random.key(0))
-  action, after = explore((), plan, jnp.zeros(3), jax.random.key(1))
-  assert action.shape == (8,)
-  assert action.dtype == jnp.float32
-  assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, plan)
+_assert_close = functools.partial(
+  jax.tree.map, functools.partial(np.testing.assert_allclose, atol=1e-5)
+)
+
+
+def test_it_explores_until_there_are_updates_enough(layout, spec, config):
+  own = qtopt.make(spec, config)
+  agent = scripted.begins(own, layout, _OPTIONS, updates=100)
+  explore = jax.jit(agent.explore)
+  variables = jax.jit(lambda key: own.variables(own.init(key)))(jax.random.key(0))
+  state = jax.jit(agent.begin)(jax.random.key(1))
+  observation = jnp.zeros(spec.observation_size)
+  by_script, by_itself = (
+    explore(
+      variables._replace(updates=jnp.int32(count)),
+      state,
+      observation,
+      jax.random.key(2),
+    )
+    for count in (99, 100)
+  )
+  script = jax.jit(functools.partial(scripted.explore, layout, _OPTIONS))
+  action, plan = script(variables, state.plan, observation, jax.random.key(2))
+  _assert_close(by_script, (action, state._replace(plan=plan)))
+  action, left = jax.jit(own.explore)(
+    variables, state.own, observation, jax.random.key(2)
+  )
+  _assert_close(by_itself, (action, state._replace(own=left)))
+  assert agent.act is own.act
 
 
 def test_it_grasps_now_and_then(layout):
