@@ -1,9 +1,11 @@
-"""Golden cases of another implementation, precision, and random problems."""
+"""Golden cases of another implementation, precision, and random problems.
+
+Arrays are numpy's: nothing compiles where a test makes or changes them.
+"""
 
 import pathlib
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -20,6 +22,11 @@ def double():
   jax.config.update('jax_enable_x64', False)
 
 
+def _precise(array):
+  """An array in the precision of the test."""
+  return np.asarray(array, jax.dtypes.canonicalize_dtype(array.dtype))
+
+
 class Golden:
   """Arrays of a golden case, by name, in the precision of the test."""
 
@@ -27,12 +34,12 @@ class Golden:
     self._arrays = np.load(_GOLDEN / f'{name}.npz')
 
   def __getitem__(self, name):
-    return jnp.asarray(self._arrays[name])
+    return _precise(self._arrays[name])
 
   def controller(self, prefix):
     gain, offset, cov = (self._arrays[f'{prefix}_{part}'] for part in ('K', 'k', 'C'))
     tril = np.linalg.cholesky(cov)
-    return lg.Controller(*map(jnp.asarray, (gain, offset, tril)))
+    return lg.Controller(*map(_precise, (gain, offset, tril)))
 
   def dynamics(self, prefix='in'):
     names = 'Fm', 'fv', 'dyn_covar'
@@ -60,24 +67,25 @@ class Problem:
     push = random.normal(size=[state, action])
     matrix = np.broadcast_to(np.concatenate([decay, push], 1), (steps, state, z))
     root = random.normal(size=[steps, z, z])
-    self.dynamics = lg.Dynamics(
-      jnp.asarray(matrix),
-      jnp.asarray(0.1 * random.normal(size=[steps, state])),
-      jnp.broadcast_to(0.01 * jnp.eye(state), (steps, state, state)),
+    dynamics = lg.Dynamics(
+      matrix,
+      0.1 * random.normal(size=[steps, state]),
+      np.broadcast_to(0.01 * np.eye(state), (steps, state, state)),
     )
-    self.cost = lg.Quadratic(
-      jnp.asarray(root @ root.swapaxes(1, 2) / z + 0.1 * np.eye(z)),
-      jnp.asarray(random.normal(size=[steps, z])),
-      jnp.asarray(random.normal(size=[steps])),
+    cost = lg.Quadratic(
+      root @ root.swapaxes(1, 2) / z + 0.1 * np.eye(z),
+      random.normal(size=[steps, z]),
+      random.normal(size=[steps]),
     )
-    self.initial = lg.Gaussian(
-      jnp.asarray(random.normal(size=[state])), 0.1 * jnp.eye(state)
-    )
+    initial = lg.Gaussian(random.normal(size=[state]), 0.1 * np.eye(state))
     tril = np.tril(0.3 * random.normal(size=[steps, action, action]), -1)
-    self.controller = lg.Controller(
-      jnp.asarray(0.1 * random.normal(size=[steps, action, state])),
-      jnp.asarray(0.1 * random.normal(size=[steps, action])),
-      jnp.asarray(tril + 0.5 * np.eye(action)),
+    controller = lg.Controller(
+      0.1 * random.normal(size=[steps, action, state]),
+      0.1 * random.normal(size=[steps, action]),
+      tril + 0.5 * np.eye(action),
+    )
+    self.dynamics, self.cost, self.initial, self.controller = jax.tree.map(
+      _precise, (dynamics, cost, initial, controller)
     )
 
 
