@@ -14,15 +14,21 @@ _OPTIONS = dynamics.Options(
   prior_weight=1.0, points_per_gaussian=40, regularization=1e-6, mixture=_MIXTURE
 )
 _learn = jax.jit(dynamics.learn, static_argnums=3)
+_joint = jax.jit(dynamics.joint)
+_fit = jax.jit(dynamics.fit, static_argnums=3)
+_posterior = jax.jit(dynamics.posterior)
+_local_prior = jax.jit(dynamics.local_prior)
+_initial_state = jax.jit(dynamics.initial_state)
 
 
 def test_golden_fit(double, golden):
   known = golden('dyn_lr')
-  everywhere = dynamics.Regularization(known['in_regularization'], everywhere=True)
-  found = dynamics.fit(known['in_X'], known['in_U'], None, everywhere)
+  amount = known['in_regularization'].item()
+  everywhere = dynamics.Regularization(amount, everywhere=True)
+  found = _fit(known['in_X'], known['in_U'], None, everywhere)
   for x, name in zip(found, ['Fm', 'fv', 'dyn_covar'], strict=True):
     expected = known[f'out_{name}']
-    error = jnp.max(jnp.abs(x - expected)) / jnp.max(jnp.abs(expected))
+    error = np.abs(x - expected).max() / np.abs(expected).max()
     assert error < 1e-8, name
 
 
@@ -35,27 +41,29 @@ def _rollouts(problem, seed, count, noise=0.01):
   for t in range(20):
     states.append(x)
     z = np.concatenate([x, actions[:, t]], axis=1)
-    x = z @ np.asarray(system.matrix[t]).T + np.asarray(system.offset[t])[None]
+    x = z @ system.matrix[t].T + system.offset[t][None]
     x = x + noise * random.normal(size=x.shape)
-  return system, jnp.asarray(np.stack(states, 1)), jnp.asarray(actions)
+  states = np.stack(states, 1)
+  return system, states.astype(system.matrix.dtype), actions.astype(system.matrix.dtype)
 
 
 def _apart(found, system):
-  return float(jnp.abs(found.matrix[:-1] - system.matrix[:-1]).max())
+  return np.abs(np.asarray(found.matrix)[:-1] - system.matrix[:-1]).max()
 
 
 @pytest.mark.parametrize('everywhere', [False, True])
 def test_many_rollouts_give_the_system(double, problem, everywhere):
   system, states, actions = _rollouts(problem, 1, 2000)
   added = dynamics.Regularization(1e-9, everywhere)
-  found = dynamics.fit(states, actions, None, added)
+  found = _fit(states, actions, None, added)
   assert _apart(found, system) < 5e-3
-  np.testing.assert_allclose(found.covariance[0], 1e-4 * np.eye(3), atol=1e-5)
+  covariance = np.asarray(found.covariance)[0]
+  np.testing.assert_allclose(covariance, 1e-4 * np.eye(3), atol=1e-5)
 
 
 def test_the_regression_is_that_of_least_squares(double, problem):
   _, states, actions = _rollouts(problem, 1, 12)
-  found = dynamics.fit(states, actions, None, dynamics.Regularization(0.0))
+  found = jax.device_get(_fit(states, actions, None, dynamics.Regularization(0.0)))
   rows = np.concatenate([states[:, 3], actions[:, 3], np.ones([12, 1])], axis=1)
   solution = np.linalg.lstsq(rows, states[:, 4], rcond=None)
   np.testing.assert_allclose(found.matrix[3], solution[0][:5].T, rtol=1e-9)
@@ -66,28 +74,29 @@ def test_the_regression_is_that_of_least_squares(double, problem):
 
 def test_without_regularization_the_gain_changes_nothing(double, problem):
   _, states, actions = _rollouts(problem, 1, 12)
-  gain = jnp.asarray(np.random.default_rng(2).normal(size=[20, 2, 3]))
+  gain = np.random.default_rng(2).normal(size=[20, 2, 3])
   none = dynamics.Regularization(0.0)
-  plain = dynamics.fit(states, actions, None, none)
-  found = dynamics.fit(states, actions, None, none, gain)
+  plain = _fit(states, actions, None, none)
+  found = _fit(states, actions, None, none, gain)
   jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-9), found, plain)
 
 
 def test_what_was_never_seen_fades_in_the_closed_loop(double, problem):
   # Of three states, the last is the first once more, as points follow from joints.
   _, states, noise = _rollouts(problem, 1, 30)
-  states = states.at[..., 2].set(states[..., 0])
-  gain = jnp.broadcast_to(jnp.array([[30.0, 0, -25], [0, 5, 9]]), (20, 2, 3))
-  actions = jnp.einsum('tax,ntx->nta', gain, states) + noise
-  unseen = jnp.array([1.0, 0, -1]) / jnp.sqrt(2.0)
+  states[..., 2] = states[..., 0]
+  gain = np.broadcast_to(np.array([[30.0, 0, -25], [0, 5, 9]]), (20, 2, 3))
+  actions = np.einsum('tax,ntx->nta', gain, states) + noise
+  unseen = np.array([1.0, 0, -1]) / np.sqrt(2.0)
 
   def moves(found):
-    closed = found.matrix[:-1, :, :3] + found.matrix[:-1, :, 3:] @ gain[:-1]
-    return float(jnp.abs(closed @ unseen).max())
+    matrix = np.asarray(found.matrix)[:-1]
+    closed = matrix[..., :3] + matrix[..., 3:] @ gain[:-1]
+    return np.abs(closed @ unseen).max()
 
   added = dynamics.Regularization(1e-6)
-  assert moves(dynamics.fit(states, actions, None, added, gain)) < 1e-3
-  assert moves(dynamics.fit(states, actions, None, added)) > 10.0
+  assert moves(_fit(states, actions, None, added, gain)) < 1e-3
+  assert moves(_fit(states, actions, None, added)) > 10.0
 
 
 def test_a_prior_makes_up_for_rollouts(double, problem):
@@ -96,7 +105,7 @@ def test_a_prior_makes_up_for_rollouts(double, problem):
   memory = dynamics.remember(20, 20, 3, 2, 4)
   memory = _learn(memory, *_rollouts(problem, 2, 12)[1:], _OPTIONS, jax.random.key(0))
   found = _learn(memory.memory, states, actions, _OPTIONS, jax.random.key(1))
-  alone = dynamics.fit(states, actions, None, dynamics.Regularization(1e-6))
+  alone = _fit(states, actions, None, dynamics.Regularization(1e-6))
   assert _apart(alone, system) > 0.5
   assert _apart(found.dynamics, system) < 0.2
 
@@ -106,13 +115,13 @@ def test_memory_keeps_the_latest(double, problem):
   seen = []
   for seed in range(3):
     _, states, actions = _rollouts(problem, seed, 3)
-    seen.append(dynamics.joint(states, actions))
+    seen.append(_joint(states, actions))
     memory = _learn(memory, states, actions, _OPTIONS, jax.random.key(seed)).memory
   np.testing.assert_array_equal(memory.points, np.concatenate(seen)[-7:])
   assert memory.count == 7
 
 
-def _posterior(points, mean, scatter, weight, degrees):
+def _by_hand(points, mean, scatter, weight, degrees):
   """The normal-inverse-Wishart posterior, sum by sum."""
   size, center = len(points), np.mean(points, axis=0)
   total = scatter + sum(np.outer(y - center, y - center) for y in points)
@@ -127,20 +136,20 @@ def test_posterior_by_hand(double):
   points, mean = random.normal(size=[4, 3]), random.normal(size=3)
   scatter = np.diag([1.0, 2.0, 3.0])
   prior = dynamics.Prior(mean, scatter, 0.5, 0.25)
-  found = dynamics.posterior(jnp.asarray(points), prior)
-  for x, y in zip(found, _posterior(points, mean, scatter, 0.5, 0.25), strict=True):
+  found = _posterior(points, prior)
+  for x, y in zip(found, _by_hand(points, mean, scatter, 0.5, 0.25), strict=True):
     np.testing.assert_allclose(x, y, rtol=1e-12)
 
 
 def test_local_prior_has_the_moments_of_its_gaussians(double):
   # Points right on two far Gaussians, one of three rollouts on the second.
   mixture = gmm.Mixture(
-    jnp.array([0.5, 0.5]),
-    jnp.array([[0.0, 0.0], [100.0, 0.0]]),
-    jnp.stack([jnp.eye(2), jnp.sqrt(2.0) * jnp.eye(2)]),
+    np.array([0.5, 0.5]),
+    np.array([[0.0, 0.0], [100.0, 0.0]]),
+    np.stack([np.eye(2), np.sqrt(2.0) * np.eye(2)]),
   )
-  points = jnp.array([[[0.0, 0.0]], [[0.0, 0.0]], [[100.0, 0.0]]])
-  prior = dynamics.local_prior(mixture, points, jnp.float64(20.0), 2.0)
+  points = np.array([[[0.0, 0.0]], [[0.0, 0.0]], [[100.0, 0.0]]])
+  prior = jax.device_get(_local_prior(mixture, points, np.float64(20.0), 2.0))
   np.testing.assert_allclose(prior.mean, [[100.0 / 3.0, 0.0]])
   spread = 100.0**2 * 2.0 / 9.0
   expected = 2.0 * (4.0 / 3.0 * np.eye(2) + np.diag([spread, 0.0]))
@@ -153,30 +162,30 @@ def test_local_prior_has_the_moments_of_its_gaussians(double):
 def test_degenerate_rollouts_give_a_model(double, problem, kind):
   _, states, actions = _rollouts(problem, 1, 1 if kind == 'one' else 4)
   if kind == 'same':
-    states, actions = (jnp.repeat(x[:1], 4, 0) for x in (states, actions))
+    states, actions = (np.repeat(x[:1], 4, 0) for x in (states, actions))
   if kind == 'still':
-    states, actions = jnp.zeros_like(states), jnp.zeros_like(actions)
+    states, actions = np.zeros_like(states), np.zeros_like(actions)
   if kind == 'unstable':
-    states = states * 2.0 ** jnp.arange(20.0)[None, :, None]
+    states = states * 2.0 ** np.arange(20.0)[None, :, None]
   if kind == 'huge':
     states = 1e9 * states
   memory = dynamics.remember(8, 20, 3, 2, 4)
   found = _learn(memory, states, actions, _OPTIONS, jax.random.key(0))
-  plain = dynamics.fit(states, actions, None, dynamics.Regularization(1e-6))
+  plain = _fit(states, actions, None, dynamics.Regularization(1e-6))
   for model in (found.dynamics, plain):
-    assert all(bool(jnp.isfinite(x).all()) for x in model)
-    least = jnp.linalg.eigvalsh(model.covariance).min(axis=1)
-    most = jnp.abs(model.covariance).max(axis=(1, 2))
+    assert all(np.isfinite(x).all() for x in model)
+    least = np.linalg.eigvalsh(model.covariance).min(axis=1)
+    most = np.abs(model.covariance).max(axis=(1, 2))
     assert (least >= -1e-12 * most).all()
 
 
 def test_initial_state(double):
-  first = jnp.array([[1.0, 3.0], [3.0, 3.0]])
-  plain = dynamics.initial_state(first, 1e-6)
+  first = np.array([[1.0, 3.0], [3.0, 3.0]])
+  plain = jax.device_get(_initial_state(first, 1e-6))
   np.testing.assert_allclose(plain.mean, [2.0, 3.0])
   np.testing.assert_allclose(plain.covariance, [[1.0, 0.0], [0.0, 1e-6]])
-  prior = dynamics.Prior(jnp.zeros(2), jnp.eye(2), 2.0, 2.0)
-  found = dynamics.initial_state(first, 1e-6, prior)
+  prior = dynamics.Prior(np.zeros(2), np.eye(2), 2.0, 2.0)
+  found = _initial_state(first, 1e-6, prior)
   # N m / (N + m) = 1, N + n_0 = 4.
   scatter = np.array([[5.0, 6.0], [6.0, 10.0]])
   expected = plain.covariance + scatter / 4.0
@@ -203,8 +212,8 @@ def test_double_precision_inside_and_single_outside(problem):
   assert jnp.zeros([]).dtype == jnp.float32
   jax.config.update('jax_enable_x64', True)
   wide = jax.tree.map(
-    lambda x: x.astype(jnp.float64) if x.dtype == jnp.float32 else x,
-    (memory, states, actions),
+    lambda x: x.astype(np.float64) if x.dtype == np.float32 else x,
+    jax.device_get((memory, states, actions)),
   )
   expected = _learn(*wide, _OPTIONS, jax.random.key(1)).dynamics
   jax.config.update('jax_enable_x64', False)
