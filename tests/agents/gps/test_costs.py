@@ -1,11 +1,12 @@
 """Costs: golden cases, derivatives, and absolute coordinates."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from armfarm.agents.gps import costs
+
+_penalize = jax.jit(costs.penalize, static_argnums=0)
 
 
 @pytest.mark.parametrize('kind', ['l1l2', 'logl2'])
@@ -14,7 +15,7 @@ def test_golden_penalty(double, golden, kind, case):
   known = golden('cost_terms')
   numbers = [float(known[f'{kind}_{case}_{name}']) for name in ('l1', 'l2', 'alpha')]
   penalty = costs.Penalty(*numbers, logarithmic=kind == 'logl2')
-  found = costs.penalize(penalty, known['in_d'], known['in_wp'], known['in_J'])
+  found = _penalize(penalty, known['in_d'], known['in_wp'], known['in_J'])
   for x, name in zip(found, ['l', 'lx', 'lxx'], strict=True):
     expected = known[f'{kind}_{case}_{name}']
     np.testing.assert_allclose(x, expected, rtol=1e-8, atol=1e-10, err_msg=name)
@@ -22,9 +23,10 @@ def test_golden_penalty(double, golden, kind, case):
 
 @pytest.mark.parametrize(('index', 'kind'), list(enumerate(costs.RAMPS, 1)))
 def test_golden_ramp(double, golden, index, kind):
-  found = costs.ramp(kind, 15, final=10.0)
+  ramp = jax.jit(costs.ramp, static_argnums=(0, 1))
+  found = ramp(kind, 15, 10.0)
   np.testing.assert_allclose(found, golden('cost_terms')[f'ramp{index}'], rtol=1e-6)
-  assert costs.ramp(kind, 15)[-1] == 1.0
+  assert np.asarray(ramp(kind, 15))[-1] == 1.0
 
 
 def test_an_unknown_ramp_is_refused():
@@ -41,10 +43,13 @@ def test_gradient_is_that_of_the_value(double, golden, logarithmic):
   def value(z):
     return costs.penalize(penalty, d + jacobian @ z, w, jacobian).value
 
-  found = costs.penalize(penalty, d, w, jacobian)
-  np.testing.assert_allclose(found.gradient, jax.grad(value)(jnp.zeros(7)), rtol=1e-10)
+  found = _penalize(penalty, d, w, jacobian)
+  np.testing.assert_allclose(
+    found.gradient, jax.jit(jax.grad(value))(np.zeros(7)), rtol=1e-10
+  )
   if not logarithmic:
-    np.testing.assert_allclose(found.hessian, jax.hessian(value)(jnp.zeros(7)), 1e-9)
+    hessian = jax.jit(jax.hessian(value))(np.zeros(7))
+    np.testing.assert_allclose(found.hessian, hessian, 1e-9)
 
 
 def test_average_has_the_mean_value_at_every_point(double):
@@ -61,7 +66,7 @@ def test_average_has_the_mean_value_at_every_point(double):
 
   gradient = slope + np.einsum('ntyz,ntz->nty', hessian, points)
   expansion = costs.Expansion(value(points), gradient, hessian)
-  found = costs.average(jax.tree.map(jnp.asarray, expansion), jnp.asarray(points))
+  found = jax.device_get(jax.jit(costs.average)(expansion, points))
   z = random.normal(size=5)
   expected = value(np.broadcast_to(z, points.shape)).mean(0)
   curved = 0.5 * np.einsum('tyz,y,z->t', found.hessian, z, z)

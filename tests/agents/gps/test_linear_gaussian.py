@@ -8,17 +8,24 @@ import scipy.stats
 
 from armfarm.agents.gps import linear_gaussian as lg
 
+_marginals = jax.jit(lg.marginals)
+_divergence = jax.jit(lg.divergence)
+_expected_cost = jax.jit(lg.expected_cost)
+_log_density = jax.jit(lg.log_density)
+_covariance = jax.jit(lg.covariance)
+_state_marginals = jax.jit(lg.state_marginals, static_argnums=1)
+
 
 @pytest.mark.parametrize('case', [0, 1, 2])
 def test_golden_a_forward_pass(double, golden, case):
   known = golden('lqr_pass')
   new, old = known.controller(f'out{case}'), known.controller('in_prev')
-  flow = lg.marginals(known.dynamics(), new, known.initial())
+  flow = _marginals(known.dynamics(), new, known.initial())
   found = {
     'mu': flow.mean,
     'sigma': flow.covariance,
-    'pred_cost_per_step': lg.expected_cost(known.cost(), flow),
-    'kl_per_step': lg.divergence(new, old, lg.state_marginals(flow, 6)),
+    'pred_cost_per_step': _expected_cost(known.cost(), flow),
+    'kl_per_step': _divergence(new, old, _state_marginals(flow, 6)),
   }
   for name, values in found.items():
     expected = known[f'out{case}_{name}']
@@ -28,8 +35,8 @@ def test_golden_a_forward_pass(double, golden, case):
 def test_golden_divergence_under_the_anchor(double, golden):
   known = golden('lqr_update')
   new, old = known.controller('out'), known.controller('in_prev')
-  before = lg.marginals(known.dynamics(), old, known.initial())
-  found = lg.divergence(new, old, lg.state_marginals(before, 6))
+  before = _marginals(known.dynamics(), old, known.initial())
+  found = _divergence(new, old, _state_marginals(before, 6))
   np.testing.assert_allclose(found, known['out_kl_under_prev_per_step'], rtol=1e-8)
 
 
@@ -37,8 +44,9 @@ def test_log_density_is_that_of_scipy(double, problem):
   controller = problem(0).controller
   random = np.random.default_rng(1)
   states, actions = random.normal(size=[4, 8, 3]), random.normal(size=[4, 8, 2])
-  found = lg.log_density(controller, states, actions)
-  means, covs = lg.mean_action(controller, states), lg.covariance(controller)
+  found = _log_density(controller, states, actions)
+  means = np.asarray(jax.jit(lg.mean_action)(controller, states))
+  covs = np.asarray(_covariance(controller))
   expected = [
     [
       scipy.stats.multivariate_normal(m, c).logpdf(u)
@@ -52,22 +60,23 @@ def test_log_density_is_that_of_scipy(double, problem):
 def test_divergence_is_the_mean_log_ratio(double, problem):
   # Against half a million samples: four standard errors.
   new, old = problem(0).controller, problem(1).controller
-  flow = lg.marginals(problem(0).dynamics, new, problem(0).initial)
-  states = lg.state_marginals(flow, 3)
+  flow = _marginals(problem(0).dynamics, new, problem(0).initial)
+  states = jax.device_get(_state_marginals(flow, 3))
   random = np.random.default_rng(2)
   root = np.linalg.cholesky(states.covariance)
   drawn = random.normal(size=[60_000, 8, 3])
-  x = states.mean[None] + jnp.einsum('txy,nty->ntx', root, drawn)
-  u = lg.sample_actions(new, x, random.normal(size=[60_000, 8, 2]))
-  ratio = lg.log_density(new, x, u) - lg.log_density(old, x, u)
+  x = states.mean[None] + np.einsum('txy,nty->ntx', root, drawn)
+  u = jax.jit(lg.sample_actions)(new, x, random.normal(size=[60_000, 8, 2]))
+  ratio = np.subtract(_log_density(new, x, u), _log_density(old, x, u))
   error = ratio.std(0) / np.sqrt(len(ratio))
-  assert (abs(ratio.mean(0) - lg.divergence(new, old, states)) < 4.0 * error).all()
+  expected = np.asarray(_divergence(new, old, states))
+  assert (abs(ratio.mean(0) - expected) < 4.0 * error).all()
 
 
 def test_divergence_from_itself_is_nought(double, problem):
   controller = problem(0).controller
-  flow = lg.marginals(problem(0).dynamics, controller, problem(0).initial)
-  own = lg.divergence(controller, controller, lg.state_marginals(flow, 3))
+  flow = _marginals(problem(0).dynamics, controller, problem(0).initial)
+  own = _divergence(controller, controller, _state_marginals(flow, 3))
   np.testing.assert_allclose(own, 0.0, atol=1e-14)
 
 
@@ -76,17 +85,19 @@ def test_surprise_is_the_density_but_for_a_constant(double, problem):
   random = np.random.default_rng(3)
   x, u = random.normal(size=[8, 3]), random.normal(size=[8, 2])
   point = lg.Gaussian(np.concatenate([x, u], 1), np.zeros([8, 5, 5]))
-  normaliser = 0.5 * lg.log_determinant(controller.scale_tril) + np.log(2.0 * np.pi)
+  spread = np.asarray(jax.jit(lg.log_determinant)(controller.scale_tril))
+  normaliser = 0.5 * spread + np.log(2.0 * np.pi)
   np.testing.assert_allclose(
-    lg.expected_cost(lg.surprise(controller), point) + normaliser,
-    -lg.log_density(controller, x, u),
+    _expected_cost(jax.jit(lg.surprise)(controller), point) + normaliser,
+    np.negative(_log_density(controller, x, u)),
     rtol=1e-10,
   )
 
 
 def test_precision_inverts_the_covariance(double, problem):
   controller = problem(0).controller
-  product = lg.precision(controller) @ lg.covariance(controller)
+  precision = np.asarray(jax.jit(lg.precision)(controller))
+  product = precision @ np.asarray(_covariance(controller))
   np.testing.assert_allclose(product, np.broadcast_to(np.eye(2), (8, 2, 2)), atol=1e-12)
 
 

@@ -16,32 +16,34 @@ _OPTIONS = pi2.Options(
 )
 _temperature = jax.jit(pi2.temperature)
 _improve = jax.jit(pi2.improve, static_argnums=4)
+_reweigh = jax.jit(pi2.reweigh, static_argnums=4)
+_covariance = jax.jit(lg.covariance)
 
 
 def _golden(golden):
   """The golden rollouts as those of a controller without gains."""
   known = golden('pi2')
   anchor = lg.Controller(
-    jnp.zeros([20, 2, 3]),
+    np.zeros([20, 2, 3]),
     known['in_mean_old'],
-    jnp.linalg.cholesky(known['in_cov_old']),
+    np.linalg.cholesky(known['in_cov_old']),
   )
   return known, anchor, known['in_samples'], known['in_costs']
 
 
 def test_golden_at_the_golden_temperature(double, golden):
   known, anchor, samples, costs = _golden(golden)
-  share = pi2.weights(pi2.costs_to_go(costs), known['out_eta'])
-  states = jnp.zeros([*samples.shape[:2], 3])
-  found = pi2.reweigh(anchor, states, samples, share, _OPTIONS)
+  share = jax.jit(pi2.weights)(jax.jit(pi2.costs_to_go)(costs), known['out_eta'])
+  states = np.zeros([*samples.shape[:2], 3])
+  found = _reweigh(anchor, states, samples, share, _OPTIONS)
   np.testing.assert_allclose(share, known['out_prob'].T, rtol=1e-8)
   np.testing.assert_allclose(found.offset, known['out_k'], rtol=1e-8)
-  np.testing.assert_allclose(lg.covariance(found), known['out_C'], rtol=1e-8)
+  np.testing.assert_allclose(_covariance(found), known['out_C'], rtol=1e-8)
 
 
 def test_golden_exact_temperature(double, golden):
   known, anchor, samples, costs = _golden(golden)
-  states = jnp.zeros([*samples.shape[:2], 3])
+  states = np.zeros([*samples.shape[:2], 3])
   found = _improve(anchor, states, samples, costs, _OPTIONS)
   np.testing.assert_allclose(found.temperature, known['chk_eta_exact'], rtol=1e-8)
   np.testing.assert_allclose(
@@ -60,7 +62,7 @@ def _entropy(costs, eta):
 @pytest.mark.parametrize('epsilon', [1e-6, 1.0, 2.9])
 def test_temperature_is_the_root(double, unit, epsilon):
   costs = unit * np.random.default_rng(0).exponential(size=20) ** 2
-  eta = _temperature(jnp.asarray(costs), jnp.float64(epsilon), jnp.float64(1e-20))
+  eta = np.asarray(_temperature(costs, np.float64(epsilon), np.float64(1e-20)))
   np.testing.assert_allclose(_entropy(costs, eta), epsilon, rtol=1e-6)
   root = scipy.optimize.brentq(
     lambda x: _entropy(costs, unit * np.exp(x)) - epsilon, -14.0, 14.0, xtol=1e-13
@@ -70,20 +72,21 @@ def test_temperature_is_the_root(double, unit, epsilon):
 
 def test_temperature_minimises_the_dual(double):
   # The same eta minimises eta eps + eta log mean exp(-S / eta).
-  costs = jnp.asarray(np.random.default_rng(1).normal(size=15))
-  eta = _temperature(costs, jnp.float64(0.7), jnp.float64(1e-9))
+  costs = np.random.default_rng(1).normal(size=15)
+  eta = np.asarray(_temperature(costs, np.float64(0.7), np.float64(1e-9)))
 
+  @jax.jit
   def dual(x):
     return x * 0.7 + x * jax.nn.logsumexp(-costs / x) - x * jnp.log(15.0)
 
-  np.testing.assert_allclose(jax.grad(dual)(eta), 0.0, atol=1e-10)
+  np.testing.assert_allclose(jax.jit(jax.grad(dual))(eta), 0.0, atol=1e-10)
   assert dual(eta) < min(dual(0.9 * eta), dual(1.1 * eta))
 
 
 def test_temperature_in_single_precision():
   costs = np.random.default_rng(2).normal(size=30)
-  bounds = jnp.float32(1.0), jnp.float32(1e-3)
-  eta = _temperature(jnp.float32(costs), *bounds)
+  bounds = np.float32(1.0), np.float32(1e-3)
+  eta = np.asarray(_temperature(np.float32(costs), *bounds))
   np.testing.assert_allclose(_entropy(costs, eta), 1.0, rtol=1e-4)
 
 
@@ -94,7 +97,7 @@ def test_temperature_in_single_precision():
 )
 def test_no_root_gives_the_floor(double, costs):
   # Four ties of eight leave log 2 = 0.69 nats even at eta = 0.
-  eta = _temperature(jnp.asarray(costs), jnp.float64(1.0), jnp.float64(1e-3))
+  eta = _temperature(costs, np.float64(1.0), np.float64(1e-3))
   assert eta == 1e-3
 
 
@@ -102,19 +105,20 @@ def _rollouts(count=30, seed=0):
   random = np.random.default_rng(seed)
   tril = np.broadcast_to(np.array([[0.5, 0.0], [0.2, 0.3]]), (6, 2, 2))
   gain, offset = random.normal(size=[6, 2, 3]), random.normal(size=[6, 2])
-  anchor = lg.Controller(*map(jnp.asarray, (gain, offset, tril)))
-  states = jnp.asarray(random.normal(size=[count, 6, 3]))
-  noise = jnp.asarray(random.normal(size=[count, 6, 2]))
-  return anchor, states, lg.sample_actions(anchor, states, noise)
+  anchor = lg.Controller(gain, offset, tril)
+  states = random.normal(size=[count, 6, 3])
+  noise = random.normal(size=[count, 6, 2])
+  actions = jax.jit(lg.sample_actions)(anchor, states, noise)
+  return anchor, states, np.asarray(actions)
 
 
 def test_improvement_lowers_the_cost(double):
   anchor, states, actions = _rollouts(500)
   goal = anchor.offset + 0.3
-  offsets = actions - jnp.einsum('tax,ntx->nta', anchor.gain, states)
-  costs = jnp.sum((offsets - goal[None]) ** 2, axis=2)
-  found = _improve(anchor, states, actions, costs, _OPTIONS).controller
-  before, after = (jnp.sum((c.offset - goal) ** 2, axis=1) for c in (anchor, found))
+  offsets = actions - np.einsum('tax,ntx->nta', anchor.gain, states)
+  costs = np.sum((offsets - goal[None]) ** 2, axis=2)
+  found = jax.device_get(_improve(anchor, states, actions, costs, _OPTIONS).controller)
+  before, after = (np.sum((c.offset - goal) ** 2, axis=1) for c in (anchor, found))
   assert (after[-1] < before[-1]).all()
   assert after.sum() < before.sum()
   np.testing.assert_array_equal(found.gain, anchor.gain)
@@ -122,13 +126,14 @@ def test_improvement_lowers_the_cost(double):
 
 def test_undamped_covariance_is_that_of_the_weighted_actions(double):
   anchor, states, actions = _rollouts()
-  costs = jnp.asarray(np.random.default_rng(3).normal(size=[30, 6]))
+  costs = np.random.default_rng(3).normal(size=[30, 6])
   options = _OPTIONS._replace(damping=0.0)
-  found = _improve(anchor, states, actions, costs, options)
-  offsets = actions - jnp.einsum('tax,ntx->nta', anchor.gain, states)
+  found = jax.device_get(_improve(anchor, states, actions, costs, options))
+  covariance = np.asarray(_covariance(found.controller))
+  offsets = actions - np.einsum('tax,ntx->nta', anchor.gain, states)
   for t in range(6):
     expected = np.cov(offsets[:, t].T, aweights=found.weights[:, t], ddof=0)
-    np.testing.assert_allclose(lg.covariance(found.controller)[t], expected)
+    np.testing.assert_allclose(covariance[t], expected)
 
 
 @pytest.mark.parametrize('damping', [0.0, 2.0])
@@ -141,13 +146,13 @@ def test_covariance_never_collapses(double, damping, kind):
   if kind == 'same':
     costs = np.ones([30, 6])
   if kind == 'repeated':
-    actions = jnp.einsum('tax,ntx->nta', anchor.gain, states)
+    actions = np.einsum('tax,ntx->nta', anchor.gain, states)
   if kind == 'one winner':
     costs = 1e6 * (np.arange(30) > 0)[:, None] * np.ones([1, 6])
   options = _OPTIONS._replace(damping=damping, covariance_floor=1e-4)
-  found = _improve(anchor, states, actions, jnp.asarray(costs), options).controller
-  assert all(bool(jnp.isfinite(x).all()) for x in found)
-  assert (jnp.linalg.eigvalsh(lg.covariance(found)) >= 1e-4 * (1.0 - 1e-9)).all()
+  found = _improve(anchor, states, actions, costs, options).controller
+  assert all(np.isfinite(x).all() for x in found)
+  assert (np.linalg.eigvalsh(_covariance(found)) >= 1e-4 * (1.0 - 1e-9)).all()
 
 
 @pytest.mark.parametrize(('epsilon', 'rollouts'), [(0.0, 9), (1.0, 1), (2.0, 7)])
@@ -166,5 +171,5 @@ def test_improve_traces_once(double):
   before = _improve._cache_size()
   for seed in range(3):
     anchor, states, actions = _rollouts(11, seed)
-    _improve(anchor, states, actions, jnp.full([11, 6], float(seed)), _OPTIONS)
+    _improve(anchor, states, actions, np.full([11, 6], float(seed)), _OPTIONS)
   assert _improve._cache_size() == before + 1
