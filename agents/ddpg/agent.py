@@ -144,8 +144,7 @@ def critic_loss(
 ) -> tuple[chex.Array, tuple[Any, types.Metrics]]:
   """Mean squared Bellman error of a batch, the new statistics and metrics.
 
-  All networks normalise by the batch of (x, u), the targets x' and u' as well: what a
-  batch of other states would move, Q and Q' move alike, and their difference keeps.
+  Q normalises by the batch of x, the targets by that of x'.
   """
   q_tm1, new = network.critic.apply(
     networks.join(params, state.statistics.critic),
@@ -165,13 +164,16 @@ def critic_loss(
 def target_value(
   network: Pair, state: LearnerState, batch: types.Transition
 ) -> chex.Array:
-  """Q'(x', mu'(x')) of a batch, [B], normalised by the statistics of its (x, u)."""
-  x, u, x_t = batch.observation, batch.action, batch.next_observation
+  """Q'(x', mu'(x')) of a batch, [B], normalised by the statistics of its x'.
+
+  A batch lies within sqrt(B) of its own deviations. By those of x, an x' that moves
+  what no x has moved would lie far outside, where Q' means nothing.
+  """
+  x_t = batch.next_observation
   actor, critic = map(networks.join, state.target, state.statistics)
-  actor['batch_stats'] = networks.batch_statistics(network.actor, actor, x)
-  critic['batch_stats'] = networks.batch_statistics(network.critic, critic, x, u)
-  u_t = network.actor.apply(actor, x_t, train=False)
-  return network.critic.apply(critic, x_t, u_t, train=False)
+  u_t, _ = network.actor.apply(actor, x_t, train=True, mutable=['batch_stats'])
+  q_t, _ = network.critic.apply(critic, x_t, u_t, train=True, mutable=['batch_stats'])
+  return q_t
 
 
 def actor_loss(

@@ -123,6 +123,15 @@ def test_critic_loss_gradient(setting, batch, differentiate):
   assert action.any()
 
 
+def test_targets_are_normalized_by_their_own_batch(setting, batch):
+  # Whatever the unit and origin of x', and wherever x is.
+  network, _, state = setting
+  value = jax.jit(lambda batch: ddpg.target_value(network, state, batch))
+  x, x_t = batch.observation, batch.next_observation
+  moved = batch._replace(observation=x + 5.0, next_observation=100.0 * x_t - 30.0)
+  np.testing.assert_allclose(value(moved), value(batch), rtol=1e-3, atol=1e-4)
+
+
 def test_actor_loss_gradient(setting, batch, differentiate):
   network, _, state = setting
 
