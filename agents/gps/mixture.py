@@ -1,14 +1,16 @@
 """A mixture of Gaussians by expectation maximisation: global knowledge for local fits.
 
-With the features phi(y) = (y, y y^T) of every point computed once, the log densities of
-all Gaussians are phi theta, for their natural parameters theta, and the sums of the
-maximisation are r^T phi, for the responsibilities r: two matrix products a step.
+With the features phi(y) = (y, y y^T) of every point, the log densities of all Gaussians
+are theta phi, for their natural parameters theta, and the sums of the maximisation are
+phi r^T, for the responsibilities r: two matrix products a step. A step goes through the
+points block by block, so that the features of a block stay in a processor's cache.
 Sums of squares cancel against squares of means, so this is for double precision, and in
 standardised units.
 
 Letters, beyond those of `armfarm.agents.gps.linear_gaussian`:
 
-  [P] points    [D] dimensions of a point    [G] Gaussians
+  [P] points    [D] dimensions of a point    [G] Gaussians    [B] points of a block
+  [F] = D + D (D + 1) / 2, features of a point
 """
 
 from __future__ import annotations
@@ -18,10 +20,11 @@ from typing import NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
-from jax.scipy.linalg import cho_solve
 from jax.scipy.linalg import solve_triangular
 
 from armfarm.agents.gps import linear_gaussian as lg
+
+_BLOCK = 64  # points, B
 
 
 class Mixture(NamedTuple):
@@ -129,20 +132,36 @@ def _from(units: _Units, mixture: Mixture) -> Mixture:
   )
 
 
+def _blocks(points: chex.Array) -> chex.Array:
+  """Points [P ...] in blocks, [P/B ... B], the last one filled up with noughts."""
+  missing = -len(points) % _BLOCK
+  padded = jnp.pad(points, ((0, missing),) + ((0, 0),) * (points.ndim - 1))
+  blocks = padded.reshape(-1, _BLOCK, *points.shape[1:])
+  return jnp.moveaxis(blocks, 1, -1)
+
+
+def _triangle(size: int) -> tuple[chex.Array, chex.Array]:
+  """Rows and columns of the upper triangle of a matrix."""
+  pairs = [(row, column) for row in range(size) for column in range(row, size)]
+  rows, columns = zip(*pairs, strict=True)
+  return jnp.array(rows), jnp.array(columns)
+
+
 def _features(points: chex.Array) -> chex.Array:
-  """phi(y): y and the upper triangle of y y^T, [P D + D (D + 1) / 2]."""
-  rows, columns = jnp.triu_indices(points.shape[1])
-  return jnp.concatenate([points, points[:, rows] * points[:, columns]], axis=1)
+  """phi(y): y and the upper triangle of y y^T, [F B], of points [D B]."""
+  rows, columns = _triangle(len(points))
+  return jnp.concatenate([points, points[rows] * points[columns]])
 
 
 def _natural(mixture: Mixture) -> tuple[chex.Array, chex.Array]:
-  """theta, as `_features` has it, [D + D (D + 1) / 2, G], and the constants [G]."""
+  """theta, as `_features` has it, [G F], and the constants [G]."""
   size = mixture.mean.shape[1]
   eye = jnp.eye(size, dtype=mixture.mean.dtype)
   tril = mixture.scale_tril
-  precision = cho_solve((tril, True), jnp.broadcast_to(eye, tril.shape))
+  inverse = solve_triangular(tril, jnp.broadcast_to(eye, tril.shape), lower=True)
+  precision = lg.transpose(inverse) @ inverse
   slope = jnp.einsum('gde,ge->gd', precision, mixture.mean)
-  rows, columns = jnp.triu_indices(size)
+  rows, columns = _triangle(size)
   twice = jnp.where(rows == columns, 0.5, 1.0).astype(slope.dtype)
   squares = -twice[None] * precision[:, rows, columns]
   constant = jnp.log(mixture.weights) - 0.5 * (
@@ -150,25 +169,52 @@ def _natural(mixture: Mixture) -> tuple[chex.Array, chex.Array]:
     + jnp.sum(slope * mixture.mean, axis=1)
     + size * jnp.log(2.0 * jnp.pi)
   )
-  return jnp.concatenate([slope, squares], axis=1).T, constant
+  return jnp.concatenate([slope, squares], axis=1), constant
 
 
-def _maximise(
-  old: Mixture, features: chex.Array, given: chex.Array, ridge: float
-) -> Mixture:
-  """The mixture that is likeliest given responsibilities [P G].
+class _Sums(NamedTuple):
+  """Over points, of which each Gaussian has a share, the responsibility.
+
+  Attributes:
+    mass: of the shares, [G].
+    features: of the shares' features, [F G].
+    log_likelihood: of log densities, [].
+  """
+
+  mass: chex.Array
+  features: chex.Array
+  log_likelihood: chex.Array
+
+
+def _expect(mixture: Mixture, blocks: chex.Array, mask: chex.Array) -> _Sums:
+  """Sums over the points [P/B D B] that count, by their mask [P/B B]."""
+  theta, constant = _natural(mixture)
+
+  def add(sums: _Sums, at: tuple[chex.Array, chex.Array]) -> tuple[_Sums, None]:
+    block, counts = at
+    features = _features(block)
+    logits = theta @ features + constant[:, None]
+    logs = jax.nn.logsumexp(logits, axis=0)
+    given = jnp.exp(logits - logs[None]) * counts[None]
+    found = _Sums(jnp.sum(given, axis=1), features @ given.T, jnp.sum(counts * logs))
+    return jax.tree.map(jnp.add, sums, found), None
+
+  nought = _Sums(constant, theta.T, jnp.sum(constant))
+  return jax.lax.scan(add, jax.tree.map(jnp.zeros_like, nought), (blocks, mask))[0]
+
+
+def _maximise(old: Mixture, sums: _Sums, ridge: float) -> Mixture:
+  """The mixture that is likeliest given an expectation's sums.
 
   A Gaussian with less than 1e-4 of a point stays where it is, and fades.
   """
-  size = old.mean.shape[1]
-  mass = jnp.sum(given, axis=0)
-  sums = given.T @ features
+  size, mass = old.mean.shape[1], sums.mass
   alive = mass > 1e-4
-  sums = sums / jnp.where(alive, mass, 1.0)[:, None]
-  mean = sums[:, :size]
-  rows, columns = jnp.triu_indices(size)
-  second = jnp.zeros_like(old.scale_tril).at[:, rows, columns].set(sums[:, size:])
-  second = second.at[:, columns, rows].set(sums[:, size:])
+  moments = sums.features.T / jnp.where(alive, mass, 1.0)[:, None]
+  mean = moments[:, :size]
+  rows, columns = _triangle(size)
+  second = jnp.zeros_like(old.scale_tril).at[:, rows, columns].set(moments[:, size:])
+  second = second.at[:, columns, rows].set(moments[:, size:])
   eye = jnp.eye(size, dtype=mean.dtype)
   cov = second - lg.outer(mean) + ridge * eye[None]
   return Mixture(
@@ -261,17 +307,14 @@ def maximise(
     mask: 1 for points that count, else 0, [P].
     options: of the fit.
   """
-  features = _features(points)
+  blocks, counts = _blocks(points), _blocks(mask)
 
   def step(s: _Search) -> _Search:
-    theta, constant = _natural(s.mixture)
-    logits = features @ theta + constant[None]
-    logs = jax.nn.logsumexp(logits, axis=1)
-    found = jnp.sum(mask * logs) / jnp.sum(mask)
-    given = jnp.exp(logits - logs[:, None]) * mask[:, None]
+    sums = _expect(s.mixture, blocks, counts)
+    found = sums.log_likelihood / jnp.sum(mask)
     better = found > s.log_likelihood
     return _Search(
-      _maximise(s.mixture, features, given, options.ridge),
+      _maximise(s.mixture, sums, options.ridge),
       jax.tree.map(lambda new, old: jnp.where(better, new, old), s.mixture, s.best),
       jnp.where(better, found, s.log_likelihood),
       s.steps + 1,
