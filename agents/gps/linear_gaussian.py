@@ -16,7 +16,6 @@ from typing import NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
-from jax.scipy.linalg import solve_triangular
 
 
 class Controller(NamedTuple):
@@ -93,11 +92,49 @@ def outer(vector: chex.Array) -> chex.Array:
 
 
 def inverse_factor(scale_tril: chex.Array) -> chex.Array:
-  """Returns S^-1, lower triangular, of S [... A A]."""
+  """Returns S^-1, lower triangular, of S [... A A], by forward substitution.
+
+  Row by row, in the open: for matrices this small, calls of LAPACK cost more than what
+  they do. The same holds for `eliminate`.
+  """
   eye = jnp.broadcast_to(
     jnp.eye(scale_tril.shape[-1], dtype=scale_tril.dtype), scale_tril.shape
   )
-  return solve_triangular(scale_tril, eye, lower=True)
+  rows: list[chex.Array] = []
+  for a in range(scale_tril.shape[-1]):
+    row = eye[..., a, :]
+    for b, above in enumerate(rows):
+      row = row - scale_tril[..., a, b, None] * above
+    rows.append(row / scale_tril[..., a, a, None])
+  return jnp.stack(rows, axis=-2)
+
+
+def eliminate(matrix: chex.Array, right: chex.Array) -> tuple[chex.Array, chex.Array]:
+  """The Cholesky factor S of a matrix, and S^-1 times what stands right of it.
+
+  Args:
+    matrix: symmetric, of which the upper triangle counts, [... A A].
+    right: [... A B].
+
+  Returns:
+    S, lower triangular, [... A A], with a NaN on the diagonal unless the matrix is
+    positive definite; S^-1 right, [... A B].
+  """
+  size = matrix.shape[-1]
+  both = jnp.concatenate([matrix, right], axis=-1)
+  rows: list[chex.Array] = []
+  for a in range(size):
+    row = both[..., a, :]
+    for above in rows:
+      row = row - above[..., a, None] * above
+    rows.append(row / jnp.sqrt(row[..., a, None]))
+  done = jnp.stack(rows, axis=-2)
+  return transpose(jnp.triu(done[..., :size])), done[..., size:]
+
+
+def cholesky(matrix: chex.Array) -> chex.Array:
+  """The factor S of a small symmetric matrix S S^T, [... A A]; see `eliminate`."""
+  return eliminate(matrix, matrix[..., :0])[0]
 
 
 def log_determinant(scale_tril: chex.Array) -> chex.Array:
@@ -108,7 +145,8 @@ def log_determinant(scale_tril: chex.Array) -> chex.Array:
 
 def covariance(controller: Controller) -> chex.Array:
   """C_t = S_t S_t^T, [T A A]."""
-  return controller.scale_tril @ transpose(controller.scale_tril)
+  tril = controller.scale_tril
+  return jnp.sum(tril[..., :, None, :] * tril[..., None, :, :], axis=-1)
 
 
 def precision(controller: Controller) -> chex.Array:
@@ -136,6 +174,35 @@ def log_density(
   return -squares - jnp.broadcast_to(normaliser, squares.shape)
 
 
+def visited(dynamics: Dynamics, controller: Controller, initial: Gaussian) -> Gaussian:
+  """The distribution of x_t of a rollout in the model.
+
+  Args:
+    dynamics: the model.
+    controller: that acts in it.
+    initial: of x_0, mean [X] and covariance [X X].
+
+  Returns:
+    Mean [T X] and covariance [T X X].
+  """
+  chex.assert_rank([initial.mean, initial.covariance], [1, 2])
+  size = initial.mean.shape[0]
+  push = dynamics.matrix[:, :, size:]
+  closed = dynamics.matrix[:, :, :size] + push @ controller.gain
+  drift = dynamics.offset + jnp.einsum('txa,ta->tx', push, controller.offset)
+  root = push @ controller.scale_tril
+  noise = root @ transpose(root) + dynamics.covariance
+
+  def step(
+    x: Gaussian, at: tuple[chex.Array, chex.Array, chex.Array]
+  ) -> tuple[Gaussian, Gaussian]:
+    closed_t, drift_t, noise_t = at
+    cov = symmetric(closed_t @ x.covariance @ closed_t.T + noise_t)
+    return Gaussian(closed_t @ x.mean + drift_t, cov), x
+
+  return jax.lax.scan(step, initial, (closed, drift, noise))[1]
+
+
 def marginals(
   dynamics: Dynamics, controller: Controller, initial: Gaussian
 ) -> Gaussian:
@@ -149,29 +216,16 @@ def marginals(
   Returns:
     Mean [T Z] and covariance [T Z Z].
   """
-  chex.assert_rank([initial.mean, initial.covariance], [1, 2])
-  size = initial.mean.shape[0]
-  eye = jnp.broadcast_to(
-    jnp.eye(size, dtype=initial.mean.dtype), (len(controller.offset), size, size)
+  states = visited(dynamics, controller, initial)
+  action = jnp.einsum('tax,tx->ta', controller.gain, states.mean) + controller.offset
+  across = controller.gain @ states.covariance
+  own = across @ transpose(controller.gain) + covariance(controller)
+  upper = jnp.concatenate([states.covariance, transpose(across)], axis=2)
+  lower = jnp.concatenate([across, symmetric(own)], axis=2)
+  return Gaussian(
+    jnp.concatenate([states.mean, action], axis=1),
+    jnp.concatenate([upper, lower], axis=1),
   )
-  spread = jnp.concatenate([eye, controller.gain], axis=1)  # z = spread x + ...
-  noise = jnp.zeros_like(dynamics.matrix, shape=(*spread.shape[:2], spread.shape[1]))
-  noise = noise.at[:, size:, size:].set(covariance(controller))
-  shift = jnp.pad(controller.offset, ((0, 0), (size, 0)))
-
-  def step(
-    x: Gaussian, at: tuple[Dynamics, chex.Array, chex.Array, chex.Array]
-  ) -> tuple[Gaussian, Gaussian]:
-    model, spread_t, shift_t, noise_t = at
-    mean = spread_t @ x.mean + shift_t
-    cov = symmetric(spread_t @ x.covariance @ spread_t.T + noise_t)
-    following = Gaussian(
-      model.matrix @ mean + model.offset,
-      symmetric(model.matrix @ cov @ model.matrix.T + model.covariance),
-    )
-    return following, Gaussian(mean, cov)
-
-  return jax.lax.scan(step, initial, (dynamics, spread, shift, noise))[1]
 
 
 def state_marginals(distribution: Gaussian, size: int) -> Gaussian:

@@ -22,8 +22,6 @@ from typing import NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
-from jax.scipy.linalg import cho_solve
-from jax.scipy.linalg import solve_triangular
 
 from armfarm.agents.gps import linear_gaussian as lg
 
@@ -110,11 +108,13 @@ class _Pass(NamedTuple):
   Attributes:
     gain: the last column is an offset, [T A Y].
     factor: Cholesky factor of Q_vv, lower, [T A A].
+    inverse: of the factor, [T A A].
     temperature: 1 + h / eta, [T].
   """
 
   gain: chex.Array
   factor: chex.Array
+  inverse: chex.Array
   temperature: chex.Array
 
 
@@ -142,7 +142,7 @@ def _relative(
   row = jnp.pad(gradient[:, None, :state], ((0, 0), (0, 0), (0, 1)))
   yy = jnp.concatenate([yy, row], axis=1)
   vy = uy + uu @ shift
-  yy = lg.symmetric(yy + lg.transpose(uy) @ shift + lg.transpose(shift) @ vy)
+  yy = lg.symmetric(yy + lg.transpose(shift) @ (vy + uy))
   upper = jnp.concatenate([yy, lg.transpose(vy)], axis=2)
   return _Problem(
     matrix=jnp.concatenate([top, last], axis=1),
@@ -163,15 +163,16 @@ def _backward(problem: _Problem, eta: chex.Array) -> _Pass:
     value: chex.Array, at: tuple[chex.Array, chex.Array]
   ) -> tuple[chex.Array, tuple[chex.Array, chex.Array]]:
     matrix, hessian = at
-    q = hessian + matrix.T @ value @ matrix
-    factor = jnp.linalg.cholesky(q[size:, size:], symmetrize_input=False)
-    gain = -cho_solve((factor, True), q[size:, :size])
-    value = lg.symmetric(q[:size, :size] + q[:size, size:] @ gain)
-    return value, (gain, factor)
+    q = hessian + matrix.T @ (value @ matrix)
+    factor, rows = lg.eliminate(q[size:, size:], q[size:, :size])
+    return lg.symmetric(q[:size, :size] - rows.T @ rows), (factor, rows)
 
   end = jnp.zeros_like(problem.noise[0])
-  _, found = jax.lax.scan(step, end, (problem.matrix, hessians), reverse=True)
-  return _Pass(*found, 1.0 + problem.entropy / eta)
+  inputs = problem.matrix, hessians
+  _, (factor, rows) = jax.lax.scan(step, end, inputs, reverse=True)
+  inverse = lg.inverse_factor(factor)
+  gain = -lg.transpose(inverse) @ rows
+  return _Pass(gain, factor, inverse, 1.0 + problem.entropy / eta)
 
 
 def _second_moment(states: lg.Gaussian) -> chex.Array:
@@ -187,7 +188,7 @@ def _flow(problem: _Problem, found: _Pass, initial: lg.Gaussian) -> chex.Array:
   size = problem.noise.shape[1]
   push = problem.matrix[:, :, size:]
   closed = problem.matrix[:, :, :size] + push @ found.gain
-  root = solve_triangular(found.factor, lg.transpose(push), lower=True)
+  root = found.inverse @ lg.transpose(push)
   shaken = found.temperature[:, None, None] * lg.transpose(root) @ root + problem.noise
 
   def step(
@@ -208,7 +209,7 @@ def _divergence(problem: _Problem, found: _Pass, model: Model) -> chex.Array:
   gain = problem.whiten @ found.gain
   squares = jnp.sum((gain @ moment) * gain, axis=(1, 2))
   # The covariance is temperature R^-T R^-1, R the factor of Q_vv.
-  scale = solve_triangular(found.factor, lg.transpose(problem.whiten), lower=True)
+  scale = found.inverse @ lg.transpose(problem.whiten)
   spread = found.temperature * jnp.sum(scale**2, axis=(1, 2))
   size = gain.shape[1]
   logs = lg.log_determinant(found.factor) - lg.log_determinant(problem.whiten)
@@ -347,12 +348,11 @@ def _search(
 
 def _controller(anchor: lg.Controller, found: _Pass) -> lg.Controller:
   """Writes a pass's controller in terms of u."""
-  inverse = lg.inverse_factor(found.factor)
-  cov = found.temperature[:, None, None] * (lg.transpose(inverse) @ inverse)
+  cov = lg.transpose(found.inverse) @ found.inverse
   return lg.Controller(
     anchor.gain + found.gain[..., :-1],
     anchor.offset + found.gain[..., -1],
-    jnp.linalg.cholesky(cov, symmetrize_input=False),
+    lg.cholesky(found.temperature[:, None, None] * cov),
   )
 
 
@@ -385,8 +385,7 @@ def improve(
   found = _controller(anchor, s.best)
   states = model.states
   if states is None:
-    flow = lg.marginals(model.dynamics, found, model.initial)
-    states = lg.state_marginals(flow, anchor.gain.shape[2])
+    states = lg.visited(model.dynamics, found, model.initial)
   divergence = jnp.sum(lg.divergence(found, anchor, states))
   rounding = jnp.sqrt(lg.rounding(divergence))
   # NaN compares false: whatever is not a controller is not good.

@@ -71,8 +71,20 @@ def check(options: Options, rollouts: int) -> None:
 
 def relative_entropy(costs: chex.Array, temperature: chex.Array) -> chex.Array:
   """KL(softmax(-S / eta) || 1/N), [], of costs S [N] at eta []."""
-  logs = jax.nn.log_softmax(-costs / temperature)
-  return jnp.sum(jnp.exp(logs) * logs) + jnp.log(len(costs))
+  return _entropy((costs - jnp.min(costs)) / temperature)[0]
+
+
+def _entropy(scaled: chex.Array) -> tuple[chex.Array, chex.Array]:
+  """KL(softmax(-S / eta) || 1/N), and its slope in log eta, of S / eta >= 0 [N].
+
+  The least of S / eta is nought, so that exponentials neither overflow nor all vanish.
+  """
+  mass = jnp.exp(-scaled)
+  scaled = jnp.where(mass > 0.0, scaled, 0.0)  # nought times infinity is not a number
+  total = jnp.sum(mass)
+  mean = jnp.sum(mass * scaled) / total
+  slope = jnp.sum(mass * (scaled - mean) ** 2) / total
+  return jnp.log(len(scaled)) - mean - jnp.log(total), -slope
 
 
 class _Root(NamedTuple):
@@ -106,12 +118,7 @@ def temperature(
   low, high = jnp.log(min_temperature), jnp.log(jnp.maximum(above, min_temperature))
 
   def step(s: _Root) -> _Root:
-    scaled = costs / jnp.exp(s.guess)
-    logs = jax.nn.log_softmax(-scaled)
-    share = jnp.exp(logs)
-    entropy = jnp.sum(share * logs) + jnp.log(len(costs))
-    mean = jnp.sum(share * scaled)
-    slope = -jnp.sum(share * (scaled - mean) ** 2)  # of KL in log eta
+    entropy, slope = _entropy(costs / jnp.exp(s.guess))
     warm = entropy > epsilon
     low, high = jnp.where(warm, s.guess, s.low), jnp.where(warm, s.high, s.guess)
     newton = s.guess - entropy / slope * jnp.log(entropy / epsilon)
@@ -126,7 +133,7 @@ def temperature(
   guess = jnp.clip(0.5 * spread, low, high)
   start = _Root(low, high, guess, jnp.int32(0), high <= low)
   root = jax.lax.while_loop(lambda s: ~s.done & (s.steps < _NEWTON_STEPS), step, start)
-  cold = relative_entropy(costs, min_temperature) <= epsilon
+  cold = _entropy(costs / min_temperature)[0] <= epsilon
   return jnp.where(cold, min_temperature, jnp.exp(root.guess))
 
 
@@ -156,18 +163,20 @@ def reweigh(
     share: weights that sum to 1 over rollouts, [N T].
     options: of the improvement.
   """
-  offsets = actions - jnp.einsum('tax,ntx->nta', anchor.gain, states)
-  offset = jnp.einsum('nt,nta->ta', share, offsets)
+  # Sums of products in the open: calls of matrix products this small cost more.
+  offsets = actions - jnp.sum(anchor.gain[None] * states[:, :, None], axis=3)
+  offset = jnp.sum(share[..., None] * offsets, axis=0)
   apart = offsets - offset[None]
-  cov = jnp.einsum('nt,nta,ntb->tab', share, apart, apart)
   if options.damping > 0.0:
     inverse = lg.inverse_factor(anchor.scale_tril)
-    white = inverse @ cov @ lg.transpose(inverse)
-    variance = jnp.trace(white, axis1=1, axis2=2) / offset.shape[1]
+    white = jnp.sum(inverse[None] * apart[:, :, None], axis=3)
+    variance = jnp.sum(share * jnp.mean(white**2, axis=2), axis=0)
     scale = variance ** (1.0 / options.damping)
     cov = scale[:, None, None] * lg.covariance(anchor)
+  else:
+    cov = jnp.einsum('nt,nta,ntb->tab', share, apart, apart)
   floor = options.covariance_floor * jnp.eye(offset.shape[1], dtype=cov.dtype)
-  return lg.Controller(anchor.gain, offset, jnp.linalg.cholesky(cov + floor[None]))
+  return lg.Controller(anchor.gain, offset, lg.cholesky(cov + floor[None]))
 
 
 def improve(
