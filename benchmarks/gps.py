@@ -7,7 +7,7 @@ The size is that of the peg: 100 steps, 26 states, 7 actions, 5 rollouts, a mixt
 equations in double precision on one core, with equally many steps of expectation
 maximisation from the same start, and equally many passes of the search; their results
 are compared first. They take turns, round by round, and what counts is processor time,
-so that what else the machine does meets them alike.
+so that what else the machine does meets them alike. Medians are printed and recorded.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ from armfarm.agents.gps import linear_gaussian as lg
 from armfarm.agents.gps import lqr
 from armfarm.agents.gps import mixture as gmm
 from armfarm.agents.gps import pi2
+from armfarm.experiments import results
+from armfarm.experiments import rows
 
 _ROUNDS = flags.DEFINE_integer('rounds', 9, 'Rounds; the medians are printed.')
 _STEPS = flags.DEFINE_integer('em_steps', 20, 'Steps of expectation maximisation.')
@@ -162,13 +164,24 @@ def spend(side: Callable[[], Any]) -> float:
 
 
 def race(pairs: dict[str, tuple[Callable[[], Any], Callable[[], Any]]]) -> None:
-  """Prints the medians of both sides of each pair, and of their ratio."""
+  """Prints and records the medians of both sides of each pair, and of their ratio."""
+  source = rows.Source('python benchmarks/gps.py', rows.commit(), rows.machine())
+  recorded = [_row('load', os.getloadavg()[0], 'processes', source)]
   for name, sides in pairs.items():
     spent = [[spend(side) for side in sides] for _ in range(_ROUNDS.value + 1)]
     own, other = zip(*spent[1:], strict=True)  # the first compiles
     ratio = statistics.median(y / x for x, y in zip(own, other, strict=True))
-    times = (f'{1e3 * statistics.median(side):,.2f} ms' for side in (own, other))
-    print(name, *times, f'{ratio:.1f}x', sep='\t', flush=True)
+    times = [1e3 * statistics.median(side) for side in (own, other)]
+    print(name, *(f'{x:,.2f} ms' for x in times), f'{ratio:.1f}x', sep='\t', flush=True)
+    recorded += [_row(f'{name}_ratio', ratio, '', source)]
+    sides_of = zip((name, f'{name}_numpy'), times, strict=True)
+    recorded += [_row(metric, value, 'ms', source) for metric, value in sides_of]
+  rows.merge(results.folder(), recorded)
+
+
+def _row(metric: str, value: float, unit: str, source: rows.Source) -> rows.Row:
+  measured = metric, round(value, 3), unit, None
+  return rows.Row('gps', 'random', 'gps', 'cpu', 0, *measured, *source)
 
 
 def keep_to_one_core() -> None:
@@ -212,7 +225,7 @@ def main(argv: list[str]) -> None:
         lambda: iteration(points, start, data, eta),
         lambda: theirs(*flat[:3], etas),
       ),
-      'dual search': (
+      'search': (
         lambda: improve(model, cost, data, eta),
         lambda: their_search(flat[3], flat[4], flat[2], etas),
       ),

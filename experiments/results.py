@@ -217,6 +217,16 @@ STORIES = {
     ('success', 'standard_error', 'step_rate', 'step_rate_with_resets', 'frame_rate'),
     'python benchmarks/grasp.py',
   ),
+  'gps': Story(
+    'An iteration of guided policy search against NumPy',
+    'The size of the peg: 100 steps, 26 states, 7 actions, 5 rollouts, a mixture of 20'
+    ' Gaussians; PI² with 30 rollouts. The same equations in NumPy, in double precision'
+    ' on one core, with as many steps of expectation maximisation and passes of the'
+    ' search; processor time, medians of rounds in turn. `load` is how many processes'
+    ' shared the two cores.',
+    ('iteration_ratio', 'search_ratio', 'pi2_ratio', 'iteration', 'search', 'pi2'),
+    'python benchmarks/gps.py',
+  ),
   'qtopt': Story(
     'What QT-Opt computes',
     'Random data on a CPU: 64 x 64 pixels, minibatches of 32, labels and updates apart'
@@ -262,6 +272,9 @@ _LABELS = {
   'not_finite': 'rollouts that were not finite',
   'diverged': 'iterations that had diverged',
   'anchors_kept': 'improvements that kept their anchor',
+  'iteration_ratio': 'an iteration, how many times as fast',
+  'search_ratio': 'the dual search, likewise',
+  'pi2_ratio': 'PI², likewise',
   'ratio': 'ratio',
   'step_rate': 'control steps a second',
   'step_in_updates': 'a control step of 64, in updates',
