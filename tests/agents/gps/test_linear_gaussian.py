@@ -113,3 +113,21 @@ def test_marginals_trace_once(problem):
     found = flow(problem(seed).dynamics, problem(seed).controller, problem(0).initial)
   assert len(traces) == 1
   assert found.mean.dtype == jnp.float32
+
+
+def test_elimination_is_a_cholesky_factor_and_its_inverse(double):
+  random = np.random.default_rng(4)
+  root, right = random.normal(size=[3, 7, 9]), random.normal(size=[3, 7, 2])
+  matrix = root @ root.swapaxes(1, 2)
+  factor, solved = lg.eliminate(jnp.asarray(matrix), jnp.asarray(right))
+  known = np.linalg.cholesky(matrix)
+  np.testing.assert_allclose(factor, known, rtol=1e-10, atol=1e-12)
+  np.testing.assert_allclose(solved, np.linalg.solve(known, right), rtol=1e-9)
+  inverse = lg.inverse_factor(jnp.asarray(known))
+  np.testing.assert_allclose(inverse, np.linalg.inv(known), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize('least', [0.0, -1.0])
+def test_what_is_not_positive_definite_has_no_factor(double, least):
+  matrix = jnp.diag(jnp.array([1.0, least, 2.0]))
+  assert jnp.isnan(jnp.diagonal(lg.cholesky(matrix))).any()
