@@ -7,6 +7,8 @@ it is copied here. What is ours makes it fit for MJX and for velocity control:
   - The meshes collide with nothing. Capsules in their place, two a finger, do, and only
     with the geoms that the caller names.
   - The arm compensates its own weight, as the real one does.
+  - The arm's joints have a tenth of dm_control's armature, so that they are controlled
+    by velocity: within 0.04 s they have the one that was commanded, not within 0.25 s.
   - Joints have no dry friction. Servos and dampers outdo it, and whether a joint sticks
     is where solvers of few iterations part: MJX was 1e-3 from native within 0.5 s.
   - A finger's action is its torque. dm_control's is a velocity, under a limit of 1 Nm,
@@ -37,7 +39,7 @@ _SPEEDS = np.deg2rad([36, 36, 36, 48, 48, 48])
 _TORQUES = (30.5, 30.5, 30.5, 6.8, 6.8, 6.8)  # Nm
 _FINGER_TORQUE = 1.0  # Nm; dm_control
 _TIMESTEP = 0.005  # s, for which the gains are
-_ARMATURES = (4, 4, 4, 2, 2, 2)  # kg m^2; dm_control
+_ARMATURES = (0.4, 0.4, 0.4, 0.2, 0.2, 0.2)  # kg m^2; ours, see above
 
 
 def attach(scene: mujoco.MjSpec, grasped: str) -> None:
@@ -134,6 +136,7 @@ def _add_actuators(scene: mujoco.MjSpec) -> None:
   for joint, speed, torque, armature in zip(
     ARM, _SPEEDS, _TORQUES, _ARMATURES, strict=True
   ):
+    scene.joint(joint).armature = armature
     servo = _add_actuator(scene, joint, speed, torque)
     servo.set_to_velocity(kv=armature / _TIMESTEP)
   for joint in FINGERS:
