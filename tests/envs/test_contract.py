@@ -1,5 +1,7 @@
 """What every environment owes its caller: every task of `TASKS` on every body."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -58,17 +60,28 @@ def _host_batch(task):
   return _Rows(host.HostBatch(task, size=3, threads=2), 3)
 
 
+@pytest.fixture(scope='module')
+def build(numbers):
+  """Makes a task once for all tests, which so compile its `reset` once."""
+
+  @functools.cache
+  def build(name, **other):
+    chosen = numbers[name] | {'episode_steps': _STEPS} | other
+    if 'in_bin' in chosen:
+      chosen['in_bin'] = (1, 3)  # more take longer, and nothing else
+    return envs.TASKS[name](**chosen)
+
+  return build
+
+
 @pytest.fixture(params=sorted(envs.TASKS))
-def make_task(request, numbers):
+def make_task(request, build):
   """Makes a task that ends at its limit alone, whatever the actions."""
   if request.param == 'grasp':
     request.getfixturevalue('opengl')
 
   def make(**other):
-    chosen = numbers[request.param] | {'episode_steps': _STEPS} | other
-    if 'in_bin' in chosen:
-      chosen['in_bin'] = (1, 3)  # more take longer, and nothing else
-    return envs.TASKS[request.param](**chosen)._replace(terminated=never)
+    return build(request.param, **other)._replace(terminated=never)
 
   return make
 
