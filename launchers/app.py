@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import difflib
+import errno
 from importlib import resources
 import os
 import pathlib
@@ -32,11 +33,15 @@ def run(main: Callable[[list[str]], int | None]) -> NoReturn:
   """Parses the flags, runs `main` and turns user errors into one line."""
 
   def guarded(argv: list[str]) -> int | None:
-    logging.set_verbosity(logging.ERROR)  # what libraries tell of themselves
+    logging.set_verbosity(logging.FATAL)  # errors of libraries come as exceptions
     try:
       return main(argv)
     except (UserError, MemoryError) as error:
       return fail(error)
+    except Exception as error:
+      if not of_full_disk(error):
+        raise
+      return fail('the disk is full: make room, and the same command goes on')
 
   try:
     argv = with_config_path(sys.argv)
@@ -51,6 +56,17 @@ def fail(error: BaseException | str) -> int:
   lines = [line.strip() for line in str(error).splitlines() if line.strip()]
   print(f'armfarm: {lines[-1] if lines else type(error).__name__}', file=sys.stderr)
   return 2
+
+
+def of_full_disk(error: BaseException | None) -> bool:
+  """Returns whether this error, or one that it came of, is that of a full disk."""
+  while error is not None:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+      return True
+    if 'No space left on device' in str(error):  # of libraries that speak for C++
+      return True
+    error = error.__cause__ or error.__context__
+  return False
 
 
 def note(text: str) -> None:
