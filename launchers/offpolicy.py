@@ -105,6 +105,11 @@ def check(config: ConfigDict) -> None:
   for folder in folders(config):
     if not folder.is_dir():
       raise ValueError(f'log.replay is {folder}, which is no folder: give one of a log')
+  if cast(config).updaters and config.labels.batch > config.replay.capacity:
+    raise ValueError(
+      f'replay.capacity is {config.replay.capacity} and labels.batch is'
+      f' {config.labels.batch}: use a capacity of at least that'
+    )
   if config.agent.name == 'supervised' and cast(config).updaters:
     raise ValueError('the baseline has no labels to compute: give labels.updaters=0')
   if 'joint' in config:
@@ -113,6 +118,17 @@ def check(config: ConfigDict) -> None:
       raise ValueError(
         f'joint.offline_updates is {config.joint.offline_updates}: give log.replay, too'
       )
+
+
+def check_runtime(config: ConfigDict, runtime: str) -> None:
+  """Raises UserError if a runtime has no place for what the config asks for."""
+  if runtime == 'fused' and (folders(config) or log_folder(config)):
+    raise UserError('--runtime=fused has no log: take sync or async')
+  if runtime == 'async' and folders(config) and not cast(config).updaters:
+    raise UserError(
+      '--runtime=async replays a log for Bellman updaters: give'
+      ' labels.updaters, 1 or more, or take sync'
+    )
 
 
 def ramp(config: ConfigDict) -> joint.Ramp:

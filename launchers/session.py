@@ -83,6 +83,7 @@ def run(
   if launch.runtime == 'fused':
     check_fused(parts, launch)
   transport.check(launch.replay)
+  offpolicy.check_runtime(config, launch.runtime)
   offpolicy.check_log(config, workdir)
   workdirs.open_run(workdir, config, launch._asdict())
   offpolicy.claim_log(config, workdir)

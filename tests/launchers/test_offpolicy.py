@@ -85,11 +85,29 @@ def test_other_systems_have_collectors_alone():
     ({'joint.offline_updates': 5}, 'offline_updates is 5: give log.replay, too'),
     ({'joint.balance': (11.0, 6.0)}, 'give two above 0, rising'),
     ({'joint.end': 2.0}, 'give 0 to 1'),
+    (
+      {'labels.updaters': 1, 'labels.batch': 300_000},
+      'labels.batch is 300000: use a capacity of at least that',
+    ),
   ],
 )
 def test_what_does_not_fit_is_told(changes, message):
   with pytest.raises(ValueError, match=message):
     offpolicy.check(_numbers(**changes))
+
+
+@pytest.mark.parametrize(
+  ('runtime', 'changes', 'message'),
+  [
+    ('fused', {'log.record': 'a'}, '--runtime=fused has no log'),
+    ('fused', {'log.replay': 'a'}, '--runtime=fused has no log'),
+    ('async', {'log.replay': 'a'}, 'give labels.updaters, 1 or more, or take sync'),
+  ],
+)
+def test_what_a_runtime_has_no_place_for_is_told(runtime, changes, message):
+  with pytest.raises(UserError, match=message):
+    offpolicy.check_runtime(_numbers(**changes), runtime)
+  offpolicy.check_runtime(_numbers(**changes), 'sync')
 
 
 def test_labels_travel_as_updates_take_them():
