@@ -218,17 +218,23 @@ def test_a_log_that_is_not_there_is_told_in_a_line(farm, left, config, tmp_path)
   assert 'no episode, and 0 damaged files' in process.err
 
 
-def test_updaters_as_threads(farm, left, config, log):
+def test_updaters_as_threads_and_a_run_that_goes_on(farm, left, config, log):
   run = left()
-  numbers = {**_JOINT, 'labels__updaters': 2, 'log__replay': log}
-  process = farm.run(run.workdir, '--runtime=async', config=config, **numbers)
-  assert process.err == '' or 'died' not in process.err
+  numbers = {**_JOINT, 'labels__updaters': 2, 'log__replay': log, 'config': config}
+  before = 0
+  for end in (10, 16):
+    process = farm.run(run.workdir, '--runtime=async', run__max_episodes=end, **numbers)
+    assert 'died' not in process.err
+    counters = run.counters()
+    assert counters['episodes'] >= end
+    assert counters['updates'] > before
+    before = counters['updates']
+    origins = _origins(run)
+    assert len(origins) == len(set(origins)) == counters['env_steps']
+  assert run.read('summary.json')['dropped'] == 0
   last = run.rows('learner')[-1]
-  assert {'version_spread', 'label_uses', 'on_policy', 'updates_per_transition'} <= set(
-    last
-  )
-  memory = run.tree()['trainer']['memory']
-  assert set(memory) == {'raw', 'labelled'}
+  names = {'version_spread', 'label_uses', 'on_policy', 'updates_per_transition'}
+  assert names <= set(last)
 
 
 def _processes(workdir, role):
