@@ -61,6 +61,8 @@ _AGENTS = {
   'badmm': 'BADMM',
   'mdgps': 'MDGPS',
   'mdgps-on': 'MDGPS on policy',
+  'qtopt': 'QT-Opt',
+  'supervised': 'Supervised',
 }
 _LEARNERS = ('naf', 'ddpg', 'linear-naf')  # of Gu et al. 2016
 
@@ -111,6 +113,13 @@ def _figure_5(task: str) -> Story:
 
 
 STORIES = {
+  'grasp_protocols': Story(
+    'Grasping what nobody learned with',
+    'Kalashnikov et al. 2018, 6.1 and A, on unseen objects: attempts with replacement;'
+    ' 28 objects and 30 attempts, five times; a first grasp that is disturbed; blocks'
+    ' side by side.',
+    ('replacement_success', 'first_10', 'first_20', 'first_30', 'emptied'),
+  ),
   'figure4_reach': _figure_4('reaching'),
   'figure4_door_pull': _figure_4('pulling a door open'),
   'figure4_door_push': _figure_4('pushing a door open'),
@@ -246,6 +255,14 @@ _LABELS = {
   'updates_to_100': 'updates to 100 %',
   'wall_s_to_100': 'training to 100 %, evaluation apart',
   'return': 'return at the end',
+  'replacement_success': 'grasps that succeed, with replacement',
+  'first_10': 'of the first 10 in a full bin',
+  'first_20': 'of the first 20',
+  'first_30': 'of all 30',
+  'emptied': 'bins that were emptied',
+  'disturbed_success': 'of grasps that were disturbed',
+  'disturbed': 'grasps where that came about',
+  'singulation_success': 'of grasps at a puzzle',
   'episodes': 'episodes',
   'env_steps': 'steps',
   'updates': 'updates',
