@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 import functools
+import importlib.util
 import json
 import os
 import pathlib
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
   from armfarm.launchers.build import Parts
   from armfarm.workers.log_replay import LogReplay
 
+_LIBRARIES = ('array_record', 'grain')
 _OWNER = 'run.json'  # in the folder of a log
 OFFLINE, RAW, TRAIN = 'offline', 'raw', 'train'  # queues beside `online`
 
@@ -102,6 +104,10 @@ def offline_updates(config: ConfigDict) -> int:
 
 def check(config: ConfigDict) -> None:
   """Raises ValueError unless logs are there, and the numbers fit each other."""
+  logs = bool(folders(config) or log_folder(config))
+  if logs and not all(map(importlib.util.find_spec, _LIBRARIES)):
+    names = ' and '.join(_LIBRARIES)
+    raise ValueError(f"a log needs {names}: pip install 'armfarm[log]'")
   for folder in folders(config):
     if not folder.is_dir():
       raise ValueError(f'log.replay is {folder}, which is no folder: give one of a log')

@@ -96,6 +96,13 @@ def test_what_does_not_fit_is_told(changes, message):
     offpolicy.check(_numbers(**changes))
 
 
+def test_a_log_without_its_libraries_is_told(monkeypatch):
+  monkeypatch.setattr(offpolicy, '_LIBRARIES', ('array_record', 'no_such_library'))
+  offpolicy.check(_numbers())
+  with pytest.raises(ValueError, match=r"a log needs .*: pip install 'armfarm\[log\]'"):
+    offpolicy.check(_numbers(**{'log.record': 'a'}))
+
+
 @pytest.mark.parametrize(
   ('runtime', 'changes', 'message'),
   [
