@@ -11,7 +11,12 @@ from armfarm.configs import tasks
 # Sine-cosine pairs and commands at the end of a task's action; D.2. Others have none.
 _GRASPING = 1, ('close', 'open', 'terminate')
 _LAYOUTS = {'grasp_state': _GRASPING, 'grasp': _GRASPING}
-_NETWORKS = {'grasp': 'grasping64', 'grasp472': 'grasping472'}  # others have no images
+_NETWORKS = {
+  'grasp_state': 'things',
+  'grasp_few': 'things',
+  'grasp': 'grasping64',
+  'grasp472': 'grasping472',
+}  # others have an MLP
 
 
 def get_config(which: str = 'grasp_state') -> ConfigDict:
@@ -39,6 +44,8 @@ def get_config(which: str = 'grasp_state') -> ConfigDict:
   angles, commands = _LAYOUTS.get(task.name, (0, ()))
   config.agent.angles = angles
   config.agent.commands = commands
+  if config.agent.network == 'things':
+    hasten(config.agent)
   # The step limit of grasping is part of the MDP; that of others is not. Ours.
   config.agent.bootstrap_at_time_limit = task.name not in _LAYOUTS
   if commands:
@@ -90,7 +97,8 @@ def agent(network: str) -> ConfigDict:
   """Returns the numbers of the agent for grasping, see `Config` in `qtopt.agent`.
 
   Args:
-    network: 'mlp' without images, 'grasping64' or 'grasping472', by their pixels.
+    network: 'mlp' or 'things' without images, or 'grasping64' or 'grasping472', by
+      their pixels.
   """
   agent = ConfigDict()
   agent.name = 'qtopt'
@@ -111,8 +119,22 @@ def agent(network: str) -> ConfigDict:
   agent.weight_decay = 7e-5  # of half the sum of squared weights; Kalashnikov, E
   agent.cem = cem()
   agent.noise = noise()
-  agent.augmentation = None if network == 'mlp' else augmentation()
+  agent.augmentation = augmentation() if network.startswith('grasping') else None
   return agent
+
+
+def hasten(agent: ConfigDict) -> None:
+  """Makes tens of thousands of updates do, where the paper has millions; ours."""
+  agent.hidden = (64, 64)  # units, for each of the nearest things
+  # An episode of 8 steps that pays for itself succeeds in 43 %; with 0.9, in 55 %.
+  agent.gamma = 0.95
+  agent.polyak = 0.995  # of theta-bar-1 that stays at an update
+  agent.lag = 300  # updates, mean age of theta-bar-2: 1.5 times that of theta-bar-1
+  agent.optimizer = 'adam'
+  agent.learning_rate = 1e-3  # of Adam
+  agent.weight_decay = 0.0
+  agent.cem.samples = 32  # N; half the time of a label
+  agent.cem.elites = 4  # M
 
 
 def supervised(critic: ConfigDict, task: ConfigDict) -> ConfigDict:
@@ -192,8 +214,10 @@ def run() -> ConfigDict:
   run.devices = 1  # that the fused runtime shares its arms and minibatches among
   run.block_steps = 10  # control steps that travel together; ours
   run.updates_per_step = 1.0  # per environment step of any collector; ours
-  run.scripted_updates = 120_000  # before the noisy policy explores; Kalashnikov, C
-  run.warmup_steps = 5_000  # environment steps before the first update; ours
+  # Before the noisy policy explores; ours: as soon as it learns, since what the script
+  # never does is overrated until it is tried. Kalashnikov, C: 120,000
+  run.scripted_updates = 1
+  run.warmup_steps = 30_000  # environment steps before the first update; ours
   run.publish_every = 50  # updates; ours
   run.pace = 0.0  # not paced
   run.max_episodes = 30_000  # training episodes; ours: some 300,000 steps

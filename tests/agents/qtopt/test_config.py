@@ -32,6 +32,16 @@ def test_the_action_of_grasping_has_its_parts():
   assert layout.commands == ('close', 'open', 'terminate')
 
 
+@pytest.mark.parametrize('which', ['grasp_state', 'grasp_few'])
+def test_where_things_are_told_apart_the_critic_of_things_learns(which):
+  model = _build(configs.get_config(which))
+  assert model.config.network == 'things'
+  assert model.config.augmentation is None
+  paper = configs.agent('mlp')
+  assert paper.optimizer == 'sgd'
+  assert model.config.optimizer == 'adam'
+
+
 @pytest.mark.parametrize(
   ('which', 'network'), [('grasp', 'grasping64'), ('grasp472', 'grasping472')]
 )
