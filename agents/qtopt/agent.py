@@ -49,6 +49,7 @@ class Config(NamedTuple):
     commands: names of the commands at the end of the action.
     gamma: discount factor, in [0, 1).
     bootstrap_at_time_limit: False for episodes that end with their last step.
+    value_range: least and greatest that Q can be; the network says where it is between.
     target: 'clipped', or for ablations 'double' or 'single'.
     loss: 'cross_entropy', or for an ablation 'squared'.
     polyak: share of theta_1 that stays in it at an update.
@@ -69,6 +70,7 @@ class Config(NamedTuple):
   commands: tuple[str, ...]
   gamma: float
   bootstrap_at_time_limit: bool
+  value_range: tuple[float, float]
   target: str
   loss: str
   polyak: float
@@ -205,12 +207,13 @@ def greedy(
 def search(
   model: Model, variables: Variables, observation: Any, key: chex.PRNGKey
 ) -> cem.Optimum:
-  """All that CEM saw on the way to the action of `act`, with values in [0, 1]."""
+  """All that CEM saw on the way to the action of `act`, with its values, not logits."""
   state = jax.tree.map(lambda x: x[None], seen(model, observation))
   embedding = model.network.apply(variables.target, state, False, method='embed')
   first = jax.tree.map(lambda x: x[0], embedding)
   found = greedy(model, variables.target, first, key)
-  q, every_q = map(jax.nn.sigmoid, (found.value, found.values))
+  values = model.config.value_range
+  q, every_q = (losses.q_value(values, x) for x in (found.value, found.values))
   return found._replace(value=q, values=every_q)
 
 
@@ -270,7 +273,7 @@ def next_value(
   logit = best.value
   if config.target != 'single':
     logit = network.apply(variables.lagged, observation, best.action, False)
-  q_1, q_2 = jax.nn.sigmoid(best.value), jax.nn.sigmoid(logit)
+  q_1, q_2 = (losses.q_value(config.value_range, x) for x in (best.value, logit))
   return bellman.double_q(config.target, q_1, q_2)
 
 
@@ -314,14 +317,15 @@ def loss(
     train=True,
     mutable=['batch_stats'],
   )
-  y, q = batch.target, jax.nn.sigmoid(logit)
-  mean = jnp.mean(losses.batch_divergence(model.config.loss, logit, y))
+  y, q = batch.target, losses.q_value(model.config.value_range, logit)
+  part = losses.part(model.config.value_range, y)
+  mean = jnp.mean(losses.batch_divergence(model.config.loss, logit, part))
   metrics = {
     'loss': mean,
     'q': jnp.mean(q),
     'target': jnp.mean(y),
     'error': jnp.mean(jnp.abs(y - q)),
-    'outside': jnp.mean(losses.outside(y).astype(jnp.float32)),
+    'outside': jnp.mean(losses.outside(part).astype(jnp.float32)),
   }
   return mean, (new.get('batch_stats', {}), metrics)
 
@@ -376,6 +380,8 @@ def check(config: Config) -> None:
   ):
     if value not in known:
       raise ValueError(f'{name} is {value!r}; choose one of {known}')
+  if not config.value_range[0] < config.value_range[1]:
+    raise ValueError(f'value_range is {config.value_range}; choose the lower one first')
   if config.lag < 1:
     raise ValueError(f'lag is {config.lag}; choose at least one update')
   cem.check(config.cem)

@@ -20,7 +20,7 @@ def divergence(kind: str, logit: chex.Array, target: chex.Array) -> chex.Array:
     kind: 'cross_entropy', for which y is clipped to [0, 1], or 'squared', the
       ablation of Figure 8.
     logit: of Q(s, a), [].
-    target: y, [].
+    target: y, as a part of the range of Q, [].
 
   Returns:
     The divergence, [].
@@ -38,3 +38,15 @@ batch_divergence = jax.vmap(divergence, in_axes=(None, 0, 0))
 def outside(target: chex.Array) -> chex.Array:
   """Whether a target lies outside [0, 1], which no Q can reach, any shape."""
   return (target < 0.0) | (target > 1.0)
+
+
+def part(values: tuple[float, float], y: chex.Array) -> chex.Array:
+  """Where a value lies between the least and the greatest, 0 to 1, any shape."""
+  low, high = values
+  return (y - low) / (high - low)
+
+
+def q_value(values: tuple[float, float], logit: chex.Array) -> chex.Array:
+  """Q(s, a) of its logit, any shape: sigmoid(logit) where values are in [0, 1]."""
+  low, high = values
+  return low + (high - low) * jax.nn.sigmoid(logit)

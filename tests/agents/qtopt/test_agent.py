@@ -113,6 +113,21 @@ def test_search(hill, batch):
   )
 
 
+def test_values_have_a_range(hill, batch):
+  # 3/4 of the way from -2 to 6 is 4, at the peak of the first. There the second is
+  # lower, and counts where the episode goes on.
+  model, variables = hill
+  wide = model._replace(config=model.config._replace(value_range=(-2.0, 6.0)))
+  search = jax.jit(functools.partial(qtopt.search, wide))
+  found = search(variables, batch.observation[0], jax.random.key(0))
+  np.testing.assert_allclose(found.value, 4.0, rtol=1e-3)
+  second = -2.0 + 8.0 * _sigmoid(_SECOND - 0.25)
+  y = _label(wide, variables, batch).target
+  proceeds = np.arange(12) % 3 == 2
+  expected = batch.reward + 0.5 * second * proceeds
+  np.testing.assert_allclose(y, expected, atol=0.03)
+
+
 def test_explore_mixes_and_remembers_the_gripper(hill, batch):
   model, variables = hill
   explore = jax.jit(
@@ -444,6 +459,7 @@ def test_learns(config, target, loss, normalization):
     ({'target': 'x'}, "^target is 'x'; .*'single', 'double', 'clipped'.*$"),
     ({'loss': 'x'}, "^loss is 'x'; .*'cross_entropy', 'squared'.*$"),
     ({'lag': 0}, '^lag is 0; .*$'),
+    ({'value_range': (1.0, 1.0)}, '^value_range is .*; choose the lower one first$'),
     ({'cem': cem.Options(elites=99)}, '^CEM has .*$'),
     ({'angles': 3}, '^3 angles .*$'),
   ],

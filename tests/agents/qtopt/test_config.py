@@ -118,3 +118,10 @@ def _numbers_of(name):
 def test_there_is_no_baseline_for_what_grasps_nothing():
   with pytest.raises(ValueError, match='no baseline for reach'):
     configs.get_config('reach,supervised')
+
+
+@pytest.mark.parametrize('which', ['reach', 'gym/Pendulum-v1', 'door_push'])
+def test_tasks_of_costs_have_returns_below_nought(which):
+  low, high = configs.get_config(which).agent.value_range
+  assert low < high == 0.0
+  assert configs.get_config('grasp_state').agent.value_range == (0.0, 1.0)

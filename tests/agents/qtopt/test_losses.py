@@ -42,3 +42,10 @@ def test_the_minimum_is_the_target(kind):
 def test_outside():
   y = jnp.array([-0.05, 0.0, 0.5, 1.0, 1.01])
   assert losses.outside(y).tolist() == [True, False, False, False, True]
+
+
+def test_parts_of_a_range():
+  values, y = (-2.0, 6.0), jnp.array([-3.0, -2.0, 2.0, 6.0])
+  np.testing.assert_allclose(losses.part(values, y), [-0.125, 0.0, 0.5, 1.0])
+  logit = jnp.log(jnp.array([1.0, 3.0]))  # Q is 1/2 and 3/4 of the way
+  np.testing.assert_allclose(losses.q_value(values, logit), [2.0, 4.0], rtol=1e-6)
