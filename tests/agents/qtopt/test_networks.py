@@ -181,7 +181,10 @@ def test_floats_are_no_images(layout):
 @pytest.mark.parametrize(
   ('change', 'error'),
   [
-    ({'kind': 'x'}, "^network is 'x'; .*'mlp', 'grasping64', 'grasping472'.*$"),
+    (
+      {'kind': 'x'},
+      "^network is 'x'; .*'mlp', 'things', 'grasping64', 'grasping472'.*$",
+    ),
     ({'normalization': 'x'}, "^normalization is 'x'; .*$"),
     ({'hidden': ()}, '^hidden is empty; .*$'),
   ],
