@@ -1,7 +1,8 @@
-"""What a launcher says of errors that no input check foresees."""
+"""What a launcher says of configs that lack a part, and of a full disk."""
 
 import errno
 
+from ml_collections import ConfigDict
 import pytest
 
 from armfarm.launchers import app
@@ -42,3 +43,9 @@ def test_a_full_disk_is_one_line(monkeypatch, capsys):
   assert codes == [2]
   expected = 'armfarm: the disk is full: make room, and the same command goes on\n'
   assert capsys.readouterr().err == expected
+
+
+def test_a_config_without_a_section_is_refused():
+  config = ConfigDict({'task': {}, 'agent': {}, 'run': {}})
+  with pytest.raises(app.UserError, match='has no replay, so it cannot run: add'):
+    app.check_sections(config)

@@ -25,7 +25,6 @@ _FLAGS = [
   (['--config=configs/naf.py:gym/'], 'no config naf.py:gym/; .*gym/ID,linear'),
   (['--config=configs/naf.py:gym/Nope-v0'], 'Gymnasium cannot make Nope-v0: .*Nope'),
   (['--config=configs/ddpg.py:gym/CartPole-v1'], 'actions of Discrete.*: choose one'),
-  (['--config=configs/qtopt.py:grasp_state'], 'has no replay, so it cannot run: add'),
   (['--config=configs/naf.py:grasp'], 'grasp shows images, which naf cannot see'),
   (['--config=configs/ddpg.py:reach,linear'], 'no config ddpg.py:reach,linear; choose'),
   ([_CONFIG, '--config.agent.taw=1'], 'no number agent.taw.* --config.agent.tau'),

@@ -19,12 +19,14 @@ _NUMBERS = {
 
 
 @pytest.fixture(name='runs', scope='module')
-def _runs(farm, tmp_path_factory):
+def _runs(unmeasured_farm, tmp_path_factory):
   """The folder of a run of eight episodes, and of one that stopped on the way."""
   folder = tmp_path_factory.mktemp('qtopt')
-  farm.run(folder / 'whole', config=_CONFIG, **_NUMBERS, run__max_episodes=8)
+  unmeasured_farm.run(folder / 'whole', config=_CONFIG, **_NUMBERS, run__max_episodes=8)
   for end in (4, 8):
-    farm.run(folder / 'stopped', config=_CONFIG, **_NUMBERS, run__max_episodes=end)
+    unmeasured_farm.run(
+      folder / 'stopped', config=_CONFIG, **_NUMBERS, run__max_episodes=end
+    )
   return folder
 
 
