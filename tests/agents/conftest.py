@@ -35,12 +35,14 @@ class Subject(NamedTuple):
     numbers: arguments of its `Config`.
     rates: name of a learning rate -> `params -> the part that it moves`.
     copied: `params -> the part that has a target network`.
+    alone: whether no next observation counts for other examples' targets.
   """
 
   entry: agents.Entry
   numbers: dict[str, Any]
   rates: dict[str, Callable[[Any], Any]]
   copied: Callable[[Any], Any]
+  alone: bool = True
 
   def config(self, **changes):
     return self.entry.Config(**{**self.numbers, **changes})
@@ -69,6 +71,7 @@ _SUBJECTS = {
       'critic_learning_rate': lambda params: params.critic,
     },
     lambda params: params,
+    alone=False,
   ),
 }
 

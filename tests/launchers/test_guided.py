@@ -122,7 +122,7 @@ def test_a_pair_that_is_killed_comes_back_with_its_memory(unmeasured_farm, left)
   assert _newest(place, collector=0)['iteration'] >= seen['iteration'] - 1 >= 1
   process.signal(signal.SIGINT)
   assert process.wait() == 130
-  assert process.err.count('collector 0 died with code -9; replaced') == 1
+  assert process.err.count('pair 0 died with code -9; replaced') == 1
   episodes = [(row['collector'], row['episode']) for row in place.rows('episode')]
   assert len(episodes) == len(set(episodes))
   learner = place.rows('learner')[-1]

@@ -161,7 +161,7 @@ def test_young_children_do_not_outlive_their_parent(farm, left, replay):
 @pytest.mark.reverb
 def test_a_collector_that_is_killed_is_replaced(farm, left):
   run = left()
-  process = launch_async(farm, run)
+  process = launch_async(farm, run, replay__capacity=14_000)  # a slow machine's
   farm.wait_for(lambda: {0, 1} <= working(run), 'episodes of both collectors')
   victim = processes(run.workdir)[0]
   os.kill(victim, signal.SIGKILL)
