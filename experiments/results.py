@@ -52,6 +52,7 @@ _AGENTS = {
   'naf': 'NAF',
   'ddpg': 'DDPG',
   'linear-naf': 'Linear-NAF',
+  'sac': 'SAC',
   'gps': 'GPS',
   'agps': 'AGPS',
   'adgps-4': 'ADGPS-4',
@@ -199,6 +200,13 @@ STORIES = {
     'DDPG on `gym/Pusher-v5` for 50,000 steps, ours and SBX of the same sizes, rates'
     ' and noise; mean return of 20 episodes without noise.',
     ('return',),
+  ),
+  'sbx_reach': Story(
+    "An agent of SBX's learns our task",
+    'SAC of SBX, two layers of 100, on `armfarm/Reach-v0`, our task as an environment'
+    ' of Gymnasium; success in 20 episodes without noise that it did not learn from.',
+    ('success', 'env_steps'),
+    'make sbx',
   ),
   'loop': Story(
     "The whole loop against SBX's",
