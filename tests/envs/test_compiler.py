@@ -13,6 +13,7 @@ import pytest
 from armfarm.envs import compiler
 
 _OFF = {'xla_cpu_use_fusion_emitters': False}
+_NO_SHARDY = {'jax_use_shardy_partitioner': False}
 _BATCH = 64
 _SECONDS = 0.05  # 0.7 s at fault, 0.001 s cured
 
@@ -35,6 +36,20 @@ _SECONDS = 0.05  # 0.7 s at fault, 0.001 s cured
 )
 def test_who_is_given_the_option(version, backend, options):
   assert compiler.options(version, backend) == options
+
+
+@pytest.mark.parametrize(
+  ('version', 'settings'),
+  [
+    ('0.7.1', {}),
+    ('0.10.2', {}),
+    ('0.11.0', _NO_SHARDY),
+    ('0.11.2', _NO_SHARDY),
+    ('0.12.0.1', _NO_SHARDY),
+  ],
+)
+def test_who_maps_without_shardy(version, settings):
+  assert compiler.settings(version) == settings
 
 
 @pytest.mark.skipif(jax.default_backend() != 'cpu', reason='the option is for a CPU')

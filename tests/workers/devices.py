@@ -72,11 +72,18 @@ def difference(name, normalization):
   return {'apart': float(max(apart)), 'moved': float(max(moved))}
 
 
+def empty():
+  """Returns the shapes that arrays with and without elements have after mapping."""
+  given = jnp.ones([_DEVICES, 3]), jnp.ones([_DEVICES, 0])
+  mapped = jax.pmap(lambda full, none: (full + none.sum(), none), _AXIS)
+  return [x.shape for x in mapped(*given)]
+
+
 if __name__ == '__main__':
   compiler.prepare_devices(_DEVICES)
-  found = {
+  differences = {
     f'{name}-{kind}': difference(name, kind)
     for name in _CONFIGS
     for kind in ('layer', 'batch')
   }
-  print(json.dumps(found))
+  print(json.dumps({'differences': differences, 'empty': empty()}))
