@@ -209,7 +209,7 @@ def scripted() -> ConfigDict:
   The ways are in units of the action, 0.06 m of `grasp_state`, and those of its bin.
   """
   scripted = ConfigDict()
-  scripted.reach = (1.5, 0.83)  # along x and y; ours: an open hand clears the walls
+  scripted.reach = (1.65, 0.92)  # along x and y; ours: an open hand clears the walls
   scripted.depth = 3.7  # ours: on to the bin's bottom, where the bounds end it
   scripted.stride = (0.5, 1.0)  # of a step down or up; ours: "a few random" ones
   scripted.max_angle = 1.57  # rad; ours: every grasp of two fingers

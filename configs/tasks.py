@@ -109,7 +109,7 @@ def grasp_state() -> ConfigDict:
   """Grasping from a bin, by the objects' poses (Kalashnikov et al. 2018, D)."""
   task = ConfigDict()
   task.name = 'grasp_state'
-  task.bin_size = (0.27, 0.19)  # m along x and y, inside; ours: blind grasps, 1 in 5
+  task.bin_size = (0.29, 0.2)  # m along x and y, inside; ours: blind grasps, 1 in 4
   task.wall_height = 0.04  # m; ours: an object leans on it, an open hand passes over
   task.margin = 0.035  # m, of the gripper's middle from the walls; ours
   task.floor = 0.008  # m, least height of the fingers' tips; ours
@@ -122,7 +122,7 @@ def grasp_state() -> ConfigDict:
   task.in_bin = (4, 10)  # objects, fewest and most; Kalashnikov, 5
   task.radius = (0.03, 0.045)  # m, of the sphere around an object; ours: graspable
   task.mass = (0.03, 0.15)  # kg; ours
-  task.friction = (0.7, 1.2)  # ours: between wood and rubber
+  task.friction = (1.0, 1.6)  # ours: of things on the rubber of the fingers
   task.lift_height = 0.13  # m, of the fingers' tips; Kalashnikov, algorithm 2
   task.step_reward = -0.05  # of every step but the last; Kalashnikov, 5
   task.learned_termination = True  # Kalashnikov, D.4; False: algorithm 2
@@ -180,7 +180,7 @@ def singulation(task: ConfigDict) -> None:
   """A puzzle of blocks, which has to be broken up first."""
   unseen(task)
   task.blocks = (2, 2)  # rows and columns; ours, for the toy of Kalashnikov, A
-  task.block_edge = 0.045  # m; ours: two of them are wider than the hand opens
+  task.block_edge = 0.05  # m; ours: two are wider than an open hand, fingers and all
   task.in_bin = (4, 4)  # blocks
 
 

@@ -100,7 +100,7 @@ class Numbers(NamedTuple):
   episode_steps: int
   observes_objects: int | None = None
   blocks: Sequence[int] = ()
-  block_edge: float = 0.045
+  block_edge: float = 0.05
 
   @property
   def observed(self) -> int:

@@ -191,7 +191,7 @@ class _Grasper:
   """
 
   _STEP = 0.06  # m, of an action of one
-  _REACH = (0.095, 0.055)  # m, from the bin's middle: an open hand has room there
+  _REACH = (0.105, 0.06)  # m, from the bin's middle: an open hand has room there
   _TRIED = 0.05  # m, of height, at which it looks what it has
 
   def __init__(self, task):

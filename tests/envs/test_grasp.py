@@ -97,7 +97,7 @@ def test_no_action_leaves_the_bounds_or_tilts_the_gripper(make):
     actions = rng.choice([-1, 1], (_MANY, 8))
     for _ in range(4):  # on and on, to the edge
       seen = batch.step(actions).observation
-      assert (np.abs(seen[:, :2]) < [0.1 + 0.02, 0.06 + 0.02]).all()
+      assert (np.abs(seen[:, :2]) < [0.11 + 0.02, 0.065 + 0.02]).all()
       assert (np.abs(seen[:, 5] - 0.16) < 0.06 + 0.02).all()
       assert (np.abs(_heading(seen.T)) < np.deg2rad(100) + 0.1).all()
       down = batch._batch.site_xmat[:, site].reshape(-1, 3, 3)[:, :, 2]
@@ -205,7 +205,7 @@ def _play(task, policy, size, seed):
 def test_a_script_grasps_unseen_objects(make, scripts):
   task = make(unseen=True)
   success, total, steps = _play(task, scripts['grasp_state'](task), 48, seed=1)
-  assert success.mean() > 0.5  # it never looks what is beside
+  assert success.mean() > 0.6  # it never looks what is beside
   assert steps.max() <= 20
   np.testing.assert_allclose(total, success - 0.05 * (steps - 1), atol=1e-5)
 

@@ -60,7 +60,7 @@ def test_they_differ_in_parts_size_mass_and_friction(both):
     )
     for values, low, high in (
       ([thing.mass for thing in things], 0.03, 0.15),
-      ([thing.friction for thing in things], 0.7, 1.2),
+      ([thing.friction for thing in things], 1.0, 1.6),
     ):
       assert low <= min(values) < low + 0.1 * (high - low)
       assert high - 0.1 * (high - low) < max(values) <= high
