@@ -47,11 +47,12 @@ def get_config(which: str = 'grasp_state') -> ConfigDict:
   config = ConfigDict()
   config.seed = 0
   config.task = task
-  config.agent = agent(_NETWORKS.get(name, 'mlp'))
+  network = _NETWORKS.get(name, 'mlp')
+  config.agent = agent(network)
   angles, commands = _LAYOUTS.get(task.name, (0, ()))
   config.agent.angles = angles
   config.agent.commands = commands
-  if config.agent.network == 'things':
+  if network == 'things':
     hasten(config.agent)
   # The step limit of grasping is part of the MDP; that of others is not. Ours.
   config.agent.bootstrap_at_time_limit = task.name not in _LAYOUTS
@@ -68,6 +69,8 @@ def get_config(which: str = 'grasp_state') -> ConfigDict:
     config.agent = supervised(config.agent, task)
   config.replay = replay()
   config.run = run()
+  if network == 'things':
+    config.run.updates_per_step = 2.0  # ours: simulated steps cost as much as these
   config.log = log()
   config.labels = labels()
   config.joint = joint()
@@ -147,6 +150,7 @@ def hasten(agent: ConfigDict) -> None:
   agent.weight_decay = 0.0
   agent.cem.samples = 32  # N; half the time of a label
   agent.cem.elites = 4  # M
+  agent.noise.epsilon = 0.3  # probability of a random action
 
 
 def supervised(critic: ConfigDict, task: ConfigDict) -> ConfigDict:
@@ -244,7 +248,7 @@ def run() -> ConfigDict:
   # Before the noisy policy explores; ours: as soon as it learns, since what the script
   # never does is overrated until it is tried. Kalashnikov, C: 120,000
   run.scripted_updates = 1
-  run.warmup_steps = 30_000  # environment steps before the first update; ours
+  run.warmup_steps = 20_000  # environment steps before the first update; ours
   run.publish_every = 50  # updates; ours
   run.pace = 0.0  # not paced
   run.max_episodes = 30_000  # training episodes; ours: some 300,000 steps

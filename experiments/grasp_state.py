@@ -1,0 +1,69 @@
+"""Grasping by poses: does QT-Opt learn to take any thing out of a bin?
+
+  python -m armfarm.experiments.grasp_state
+
+Section 6 of Kalashnikov et al. 2018 without a camera, `grasp_state`: a scripted policy
+that succeeds one time in four, then the noisy one, in one process; evaluations are 100
+bins of objects that nobody learned with. A run that is finished is not repeated, one
+that was stopped goes on.
+"""
+
+from __future__ import annotations
+
+import pathlib
+
+from armfarm.experiments import jobs
+from armfarm.experiments import results
+from armfarm.experiments import rows
+from armfarm.launchers import app
+from armfarm.workers import records
+
+NAME = 'grasp_state'
+_AGENT = 'qtopt'
+_GOAL = 0.95  # success on unseen objects
+_METRICS = ('success', 'return', 'episodes', 'env_steps', 'updates', 'updates_per_s')
+
+
+def make_job(seed: int) -> jobs.Job:
+  """Returns the run of a seed."""
+  return jobs.Job(
+    name=NAME,
+    agent=_AGENT,
+    variant='sync',
+    seed=seed,
+    workdir=jobs.runs(NAME) / f'{_AGENT}-{seed}',
+    arguments=(
+      '--config=configs/qtopt.py:grasp_state',
+      f'--config.seed={seed}',
+      '--runtime=sync',
+      '--nopictures',
+    ),
+  )
+
+
+def steps_to_goal(workdir: pathlib.Path) -> float | None:
+  """Returns the transitions before the first evaluation at the goal, None for none."""
+  for row in records.read(workdir, 'evaluation'):
+    if row['success'] >= _GOAL:
+      return float(row['env_steps'])
+  return None
+
+
+def collect(job: jobs.Job, source: rows.Source) -> list[rows.Row]:
+  """Returns the rows of a finished run."""
+  numbers = jobs.summary_rows(job, source, _METRICS, {})
+  goal = numbers[0]._replace(
+    metric='env_steps_to_95', value=steps_to_goal(job.workdir), unit='steps'
+  )
+  return [*numbers, goal, *jobs.curve_rows(job, source)]
+
+
+def main(argv: list[str]) -> int:
+  """Runs what is left to run; returns the exit code."""
+  app.no_arguments(argv)
+  seeds = range(jobs.SEEDS.value or results.seeds(NAME, _AGENT))
+  return jobs.run_all([make_job(seed) for seed in seeds], collect)
+
+
+if __name__ == '__main__':
+  app.run(main)
