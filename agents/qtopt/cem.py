@@ -9,6 +9,7 @@ iteration, [E] elites, [I] iterations.
 from __future__ import annotations
 
 from collections.abc import Callable
+import math
 from typing import NamedTuple
 
 import chex
@@ -93,14 +94,16 @@ def maximise(
     key: consumed.
   """
   proposal = prior(layout, options.deviation)
+  shape = options.iterations, options.samples, layout.motion_size
+  noise, offsets = _random(shape, key)
   drawn: list[chex.Array] = []
   values: list[chex.Array] = []
   # Unrolled: within loops, XLA runs a convolution on one core.
-  for key_i in jax.random.split(key, options.iterations):
+  for i in range(options.iterations):
     if values:
       _, best = jax.lax.top_k(values[-1], options.elites)
       proposal = fit(layout, drawn[-1][best], options.min_deviation)
-    drawn.append(draw(layout, proposal, options.samples, key_i))
+    drawn.append(_spread(layout, proposal, noise[i], offsets[i]))
     values.append(objective(drawn[-1]))
   every_action, every_value = jnp.concatenate(drawn), jnp.concatenate(values)
   chex.assert_rank(every_value, 1)
@@ -120,15 +123,37 @@ def draw(
   layout: Layout, proposal: Proposal, samples: int, key: chex.PRNGKey
 ) -> chex.Array:
   """Draws from a proposal and holds to the bounds, [N A]; the key is consumed."""
-  key_motion, key_command = jax.random.split(key)
-  noise = jax.random.normal(key_motion, [samples, layout.motion_size])
+  noise, offsets = _random((1, samples, layout.motion_size), key)
+  return _spread(layout, proposal, noise[0], offsets[0])
+
+
+def _random(
+  shape: tuple[int, int, int], key: chex.PRNGKey
+) -> tuple[chex.Array, chex.Array]:
+  """Standard normals [I N M] and numbers in [0, 1) [I]; the key is consumed.
+
+  Random bits are a fifth of a search. Sixteen make a normal of up to 4.3 deviations.
+  """
+  iterations, count = shape[0], math.prod(shape)
+  bits = jax.random.bits(key, [iterations + (count + 1) // 2])
+  first, rest = bits[:iterations], bits[iterations:]
+  halves = jnp.concatenate([rest & 0xFFFF, rest >> 16])[:count]
+  uniform = (halves.astype(jnp.float32) + 0.5) / 2**15 - 1.0
+  offsets = (first >> 8).astype(jnp.float32) / 2**24
+  return 2**0.5 * jax.lax.erf_inv(uniform).reshape(shape), offsets
+
+
+def _spread(
+  layout: Layout, proposal: Proposal, noise: chex.Array, offset: chex.Array
+) -> chex.Array:
+  """The samples [N A] that standard normals [N M] and an offset [] stand for."""
   motion = proposal.mean[None] + proposal.deviation[None] * noise
-  chosen = choose(layout, proposal.weights, samples, key_command)
+  chosen = choose(layout, proposal.weights, len(noise), offset)
   return jnp.concatenate([actions.hold(layout, motion), chosen], axis=1)
 
 
 def choose(
-  layout: Layout, weights: chex.Array, samples: int, key: chex.PRNGKey
+  layout: Layout, weights: chex.Array, samples: int, offset: chex.Array
 ) -> chex.Array:
   """Draws commands [N D] systematically: every count is N w, up or down to a whole.
 
@@ -136,10 +161,10 @@ def choose(
     layout: of the action.
     weights: of the choices, [K], summing to 1.
     samples: N.
-    key: consumed.
+    offset: uniform in [0, 1), [].
   """
-  chex.assert_rank(weights, 1)
-  marks = (jnp.arange(samples) + jax.random.uniform(key)) / samples
+  chex.assert_rank([weights, offset], [1, 0])
+  marks = (jnp.arange(samples) + offset) / samples
   edges = jnp.cumsum(weights)[:-1]
   chosen = jnp.sum(marks[:, None] >= edges[None], axis=1)
   return actions.choices(layout)[chosen]

@@ -98,14 +98,16 @@ def test_bounds_hold_inside_the_loop(layout):
 def test_the_best_sample_of_all_iterations_is_returned(layout):
   # A needle at one sample of the first iteration: no later one comes near.
   def run(key):
-    prior = cem.prior(layout, cem.Options().deviation)
-    needle = cem.draw(layout, prior, 64, jax.random.split(key, 2)[0])[7]
+    def search(objective):
+      return cem.maximise(objective, layout, cem.Options(), key)
+
+    needle = search(lambda action: action[:, 0]).actions[7]
 
     def objective(action):
       hit = jnp.all(action == needle[None], axis=1)
       return jnp.where(hit, 5.0, action[:, 0])
 
-    return needle, cem.maximise(objective, layout, cem.Options(), key)
+    return needle, search(objective)
 
   with jax.debug_key_reuse(False):  # the needle is drawn as the search will
     needle, found = jax.jit(run)(jax.random.key(3))
@@ -139,10 +141,10 @@ def test_fit(variant, layout):
   np.testing.assert_allclose(weights, [0.25, 0.45, 0.25, 0.05], rtol=1e-6)
 
 
-@pytest.mark.parametrize('seed', range(5))
-def test_commands_are_drawn_in_proportion(layout, seed):
+@pytest.mark.parametrize('offset', [0.0, 0.3, 0.999])
+def test_commands_are_drawn_in_proportion(layout, offset):
   weights = jnp.array([0.5, 0.25, 0.125, 0.125])
-  drawn = cem.choose(layout, weights, 16, jax.random.key(seed))
+  drawn = cem.choose(layout, weights, 16, jnp.float32(offset))
   assert drawn.sum(0).tolist() == [4.0, 2.0, 2.0]
 
 
@@ -156,6 +158,11 @@ def test_first_samples(layout):
   np.testing.assert_allclose(inside.mean(0), 0.954, atol=0.01)  # two deviations
   np.testing.assert_allclose(drawn[:, 3:5].var(0), 1 / 2, rtol=0.03)
   np.testing.assert_allclose(drawn[:, 5:].mean(0), 1 / 4, rtol=1e-3)
+  drawn = np.asarray(
+    cem.draw(layout, cem.prior(layout, 0.1), 20_000, jax.random.key(1))
+  )
+  shares = [(drawn[:, 0] < 0.1 * z).mean() for z in (-2, -1, 0, 1, 2)]
+  np.testing.assert_allclose(shares, [0.023, 0.159, 0.5, 0.841, 0.977], atol=0.01)
   assert abs(np.corrcoef(drawn[:, :5].T) - np.eye(5)).max() < 0.03
 
 
