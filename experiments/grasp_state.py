@@ -21,6 +21,7 @@ from armfarm.workers import records
 NAME = 'grasp_state'
 _AGENT = 'qtopt'
 _GOAL = 0.95  # success on unseen objects
+_EPISODES = 14_000  # some 120,000 steps
 _METRICS = ('success', 'return', 'episodes', 'env_steps', 'updates', 'updates_per_s')
 
 
@@ -35,6 +36,7 @@ def make_job(seed: int) -> jobs.Job:
     arguments=(
       '--config=configs/qtopt.py:grasp_state',
       f'--config.seed={seed}',
+      f'--config.run.max_episodes={_EPISODES}',
       '--runtime=sync',
       '--nopictures',
     ),

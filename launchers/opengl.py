@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import sys
 
 _VARIABLE = 'MUJOCO_GL'
 # What each way to draw loads: one library of every row.
@@ -16,6 +17,8 @@ _LIBRARIES = {
   'egl': (('libEGL.so.1',), ('libOpenGL.so.0', 'libGL.so.1')),
   'osmesa': (('libOSMesa.so.8', 'libOSMesa.so.6'),),
 }
+_OFF = ('disable', 'disabled', 'off', 'false', '0')
+_WINDOW = ('', 'enable', 'enabled', 'on', 'true', '1', 'glfw', 'glx')
 
 
 def choose() -> None:
@@ -23,10 +26,20 @@ def choose() -> None:
 
   EGL goes before OSMesa, which knows no graphics card. Without either, a window
   system is left to MuJoCo, and drawing is disabled where there is none.
+
+  Raises:
+    SystemExit: it is set to what MuJoCo could not be imported with.
   """
-  if os.environ.get(_VARIABLE) or platform.system() != 'Linux':
+  if platform.system() != 'Linux':
     return
   found = [name for name, rows in _LIBRARIES.items() if all(map(_loads_any, rows))]
+  value = os.environ.get(_VARIABLE, '').lower().strip()
+  if value not in (*found, *_OFF, *_WINDOW):
+    choices = ', '.join((*found, 'glfw', 'disable'))
+    print(f'{_VARIABLE} is {value}: here it can be {choices}', file=sys.stderr)
+    sys.exit(2)
+  if value:
+    return
   if found:
     os.environ[_VARIABLE] = found[0]
   elif not os.environ.get('DISPLAY'):

@@ -199,6 +199,20 @@ def test_opengl_is_chosen(monkeypatch, loadable, display, expected):
   assert os.environ['MUJOCO_GL'] == 'glfw'
 
 
+@pytest.mark.parametrize('value', ['foo', 'osmesa'])
+def test_what_mujoco_cannot_be_imported_with_is_refused(monkeypatch, capsys, value):
+  monkeypatch.setattr(opengl.platform, 'system', lambda: 'Linux')
+  monkeypatch.setattr(
+    opengl, '_loads', lambda library: library in ('libEGL.so.1', 'libGL.so.1')
+  )
+  monkeypatch.setenv('MUJOCO_GL', value)
+  with pytest.raises(SystemExit) as stopped:
+    opengl.choose()
+  assert stopped.value.code == 2
+  found = 'here it can be egl, glfw, disable'
+  assert capsys.readouterr().err == f'MUJOCO_GL is {value}: {found}\n'
+
+
 _FILM = """
 from armfarm.launchers import opengl
 opengl.choose()
