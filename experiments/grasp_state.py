@@ -1,11 +1,12 @@
 """Grasping by poses: does QT-Opt learn to take any thing out of a bin?
 
-  python -m armfarm.experiments.grasp_state
+  python -m armfarm.experiments.grasp_state --agents=qtopt
 
 Section 6 of Kalashnikov et al. 2018 without a camera, `grasp_state`: a scripted policy
 that succeeds one time in four, then the noisy one, in one process; evaluations are 100
-bins of objects that nobody learned with. A run that is finished is not repeated, one
-that was stopped goes on.
+bins of objects that nobody learned with. The baseline learns in supervision, of its
+own grasps, from as many. A run that is finished is not repeated, one that was stopped
+goes on.
 """
 
 from __future__ import annotations
@@ -19,22 +20,22 @@ from armfarm.launchers import app
 from armfarm.workers import records
 
 NAME = 'grasp_state'
-_AGENT = 'qtopt'
+_CONFIGS = {'qtopt': 'grasp_state', 'supervised': 'grasp_state,supervised'}
 _GOAL = 0.95  # success on unseen objects
 _EPISODES = 14_000  # some 120,000 steps
 _METRICS = ('success', 'return', 'episodes', 'env_steps', 'updates', 'updates_per_s')
 
 
-def make_job(seed: int) -> jobs.Job:
-  """Returns the run of a seed."""
+def make_job(agent: str, seed: int) -> jobs.Job:
+  """Returns the run of an agent from a seed."""
   return jobs.Job(
     name=NAME,
-    agent=_AGENT,
+    agent=agent,
     variant='sync',
     seed=seed,
-    workdir=jobs.runs(NAME) / f'{_AGENT}-{seed}',
+    workdir=jobs.runs(NAME) / f'{agent}-{seed}',
     arguments=(
-      '--config=configs/qtopt.py:grasp_state',
+      f'--config=configs/qtopt.py:{_CONFIGS[agent]}',
       f'--config.seed={seed}',
       f'--config.run.max_episodes={_EPISODES}',
       '--runtime=sync',
@@ -63,8 +64,12 @@ def collect(job: jobs.Job, source: rows.Source) -> list[rows.Row]:
 def main(argv: list[str]) -> int:
   """Runs what is left to run; returns the exit code."""
   app.no_arguments(argv)
-  seeds = range(jobs.SEEDS.value or results.seeds(NAME, _AGENT))
-  return jobs.run_all([make_job(seed) for seed in seeds], collect)
+  queue = [
+    make_job(agent, seed)
+    for agent in jobs.chosen(jobs.AGENTS.value, _CONFIGS)
+    for seed in range(jobs.SEEDS.value or results.seeds(NAME, agent))
+  ]
+  return jobs.run_all(queue, collect)
 
 
 if __name__ == '__main__':

@@ -120,7 +120,7 @@ STORIES = {
     ' then the noisy one, in lock step, two updates a step; success in 100 bins of'
     ' objects that nobody learned with.',
     ('success', 'env_steps_to_95', 'env_steps', 'updates'),
-    planned=(('qtopt', 'sync', 3),),
+    planned=(('qtopt', 'sync', 3), ('supervised', 'sync', 3)),
   ),
   'grasp_protocols': Story(
     'Grasping what nobody learned with',
