@@ -79,6 +79,21 @@ class Memory(NamedTuple):
   mixture: gmm.Mixture
 
 
+class Spread(NamedTuple):
+  """A Gaussian of y, whose covariance R^T R is kept as the rows R that it is made of.
+
+  What a regression leaves of the covariance can be 1e-17 of it. Left of rows it is a
+  sum of squares; left of their sum of squares it would be rounding, of either sign.
+
+  Attributes:
+    mean: [... D].
+    root: R, a row for each sample and pseudo-sample, [... M D].
+  """
+
+  mean: chex.Array
+  root: chex.Array
+
+
 class Regression(NamedTuple):
   """p(o|i) = N(matrix i + offset, covariance)."""
 
@@ -92,7 +107,7 @@ def joint(states: chex.Array, actions: chex.Array) -> chex.Array:
   return jnp.concatenate([states[:, :-1], actions[:, :-1], states[:, 1:]], axis=2)
 
 
-def posterior(points: chex.Array, prior: Prior | None) -> lg.Gaussian:
+def posterior(points: chex.Array, prior: Prior | None) -> Spread:
   """The Gaussian of points [N D], as a mode of its posterior.
 
   The mean is that of the points: the prior's moves the covariance alone, as in the
@@ -102,35 +117,35 @@ def posterior(points: chex.Array, prior: Prior | None) -> lg.Gaussian:
   size = len(points)
   mean = jnp.mean(points, axis=0)
   deviation = points - mean[None]
-  scatter = deviation.T @ deviation
   if prior is None:
-    return lg.Gaussian(mean, scatter / size)
+    return Spread(mean, deviation / jnp.sqrt(size))
   weight = size * prior.mean_weight / (size + prior.mean_weight)
-  scatter = scatter + prior.scatter + weight * lg.outer(mean - prior.mean)
-  return lg.Gaussian(mean, scatter / (size + prior.degrees))
+  apart = jnp.sqrt(weight) * (mean - prior.mean)
+  scatter = jnp.linalg.cholesky(prior.scatter + _least(prior.scatter))
+  root = jnp.concatenate([deviation, apart[None], scatter.T])
+  return Spread(mean, root / jnp.sqrt(size + prior.degrees))
 
 
-def regress(
-  gaussian: lg.Gaussian, inputs: int, regularization: Regularization
-) -> Regression:
-  """Conditions the last entries of a Gaussian [D] on its first.
-
-  The covariance is a sum of squares, so that rounding leaves it positive semidefinite.
-  """
-  mean, cov = gaussian
+def regress(spread: Spread, inputs: int, regularization: Regularization) -> Regression:
+  """Conditions the last entries of a Gaussian [D] on its first."""
+  given, wanted = spread.root[:, :inputs], spread.root[:, inputs:]
+  cov = given.T @ given
   added = jnp.ones([inputs, inputs], cov.dtype)
   if not regularization.everywhere:
     added = jnp.eye(inputs, dtype=cov.dtype)
-  # Rounding too must leave it definite, whatever the units.
-  least = 10.0 * inputs * lg.rounding(cov) * jnp.diagonal(cov)[:inputs]
-  added = regularization.amount * added + jnp.diag(least)
-  tril = jnp.linalg.cholesky(cov[:inputs, :inputs] + added)
-  matrix = cho_solve((tril, True), cov[:inputs, inputs:]).T
-  eye = jnp.eye(len(mean) - inputs, dtype=cov.dtype)
-  residual = jnp.concatenate([-matrix, eye], axis=1)
-  unexplained = residual @ cov @ residual.T + matrix @ added @ matrix.T
-  offset = mean[inputs:] - matrix @ mean[:inputs]
+  added = regularization.amount * added + _least(cov)
+  tril = jnp.linalg.cholesky(cov + added)
+  matrix = cho_solve((tril, True), given.T @ wanted).T
+  left = wanted - given @ matrix.T
+  unexplained = left.T @ left + matrix @ added @ matrix.T
+  offset = spread.mean[inputs:] - matrix @ spread.mean[:inputs]
   return Regression(matrix, offset, lg.symmetric(unexplained))
+
+
+def _least(cov: chex.Array) -> chex.Array:
+  """What leaves a matrix [D D] definite in spite of rounding, whatever the units."""
+  least = 10.0 * len(cov) * lg.rounding(cov) * jnp.diagonal(cov)
+  return jnp.diag(least + jnp.finfo(cov.dtype).tiny)
 
 
 def fit(
@@ -162,11 +177,11 @@ def fit(
   inputs = states.shape[2] + actions.shape[2]
   points = jnp.swapaxes(joint(states, actions), 0, 1)
   axes = None if prior is None else Prior(0, 0, None, None)
-  gaussians = jax.vmap(posterior, in_axes=(0, axes))(points, prior)
+  spreads = jax.vmap(posterior, in_axes=(0, axes))(points, prior)
   if gain is not None:
     shear = _shear(gain[:-1], points.shape[2])
-    gaussians = _sheared(gaussians, shear)
-  found = jax.vmap(lambda g: regress(g, inputs, regularization))(gaussians)
+    spreads = _sheared(spreads, shear)
+  found = jax.vmap(lambda x: regress(x, inputs, regularization))(spreads)
   if gain is not None:
     found = found._replace(matrix=found.matrix @ shear[:, :inputs, :inputs])
   return lg.Dynamics(*(jnp.pad(x, ((0, 1),) + ((0, 0),) * (x.ndim - 1)) for x in found))
@@ -179,10 +194,10 @@ def _shear(gain: chex.Array, size: int) -> chex.Array:
   return eye.at[:, state : state + action, :state].set(-gain)
 
 
-def _sheared(gaussian: lg.Gaussian, shear: chex.Array) -> lg.Gaussian:
+def _sheared(spread: Spread, shear: chex.Array) -> Spread:
   """The Gaussian of sheared points, [T D]."""
-  mean = (shear @ gaussian.mean[..., None])[..., 0]
-  return lg.Gaussian(mean, shear @ gaussian.covariance @ lg.transpose(shear))
+  mean = (shear @ spread.mean[..., None])[..., 0]
+  return Spread(mean, spread.root @ lg.transpose(shear))
 
 
 def local_prior(

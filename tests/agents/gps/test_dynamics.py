@@ -131,13 +131,16 @@ def _by_hand(points, mean, scatter, weight, degrees):
   return center, total / (size + degrees)
 
 
-def test_posterior_by_hand(double):
+@pytest.mark.parametrize('variances', [[1.0, 2.0, 3.0], [1.0, 0.0, 0.0], [0.0] * 3])
+def test_posterior_by_hand(double, variances):
   random = np.random.default_rng(0)
   points, mean = random.normal(size=[4, 3]), random.normal(size=3)
-  scatter = np.diag([1.0, 2.0, 3.0])
+  scatter = np.diag(variances)
   prior = dynamics.Prior(mean, scatter, 0.5, 0.25)
   found = _posterior(points, prior)
-  for x, y in zip(found, _by_hand(points, mean, scatter, 0.5, 0.25), strict=True):
+  covariance = found.root.T @ found.root
+  expected = _by_hand(points, mean, scatter, 0.5, 0.25)
+  for x, y in zip((found.mean, covariance), expected, strict=True):
     np.testing.assert_allclose(x, y, rtol=1e-12)
 
 
@@ -177,6 +180,15 @@ def test_degenerate_rollouts_give_a_model(double, problem, kind):
     least = np.linalg.eigvalsh(model.covariance).min(axis=1)
     most = np.abs(model.covariance).max(axis=(1, 2))
     assert (least >= -1e-12 * most).all()
+
+
+@pytest.mark.parametrize('seed', range(1, 7))
+def test_rounding_of_large_states_is_no_covariance(double, problem, seed):
+  # Of a variance of 1e18, the model leaves 1e-4.
+  _, states, actions = _rollouts(problem, seed, 4)
+  states = states * 3.0 ** np.arange(20.0)[None, :, None]
+  found = _fit(states, actions, None, dynamics.Regularization(1e-6))
+  assert (np.linalg.eigvalsh(found.covariance[:-1]) > 0.0).all()
 
 
 def test_initial_state(double):
