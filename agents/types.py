@@ -10,7 +10,7 @@ Functions of one example carry no [B]; whoever needs a batch maps them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import chex
 
@@ -70,6 +70,29 @@ class Host(NamedTuple):
   ]
 
 
+class Searched(Protocol):
+  """What an agent found among actions that it tried in thought, [S].
+
+  Attributes:
+    action: the best, [A].
+    value: what it promises, [].
+    actions: all, [S A].
+    values: what they promise, [S].
+  """
+
+  @property
+  def action(self) -> chex.Array: ...
+
+  @property
+  def value(self) -> chex.Array: ...
+
+  @property
+  def actions(self) -> chex.Array: ...
+
+  @property
+  def values(self) -> chex.Array: ...
+
+
 class Agent(NamedTuple):
   """A learner as pure functions, all jittable. Every key passed is consumed.
 
@@ -83,6 +106,8 @@ class Agent(NamedTuple):
     update: `(learner_state, examples [B ...], key) -> LearnerState, metrics`.
     host: `explore` once more, in numpy, where that is faster; the only member that is
       not jittable.
+    search: `(variables, observation [O], key) -> Searched`, how `act` came to its
+      action; of agents that search for it.
   """
 
   init: Callable[[chex.PRNGKey], LearnerState]
@@ -97,6 +122,7 @@ class Agent(NamedTuple):
   ]
   update: Callable[[LearnerState, Examples, chex.PRNGKey], tuple[LearnerState, Metrics]]
   host: Host | None = None
+  search: Callable[[Variables, chex.Array, chex.PRNGKey], Searched] | None = None
 
 
 def identity(

@@ -44,6 +44,40 @@ class Observation(NamedTuple):
   state: Any
 
 
+class Marks(NamedTuple):
+  """Points in a picture that the simulation knows nothing of, [S] of them.
+
+  Attributes:
+    site: name of the site that they are seen from.
+    offsets: from there, along the world's axes, [S 3], m.
+    colors: red, green, blue and opacity, [S 4].
+    radii: [S], m.
+  """
+
+  site: str
+  offsets: np.ndarray
+  colors: np.ndarray
+  radii: np.ndarray
+
+
+def mark(scene: mujoco.MjvScene, data: mujoco.MjData, marks: Marks) -> None:
+  """Adds marks to a scene that shows some data; those it has no room for are left out.
+
+  Args:
+    scene: updated already, which removes marks.
+    data: says where the site is.
+    marks: to add.
+  """
+  points = data.site(marks.site).xpos + marks.offsets
+  sphere, upright = mujoco.mjtGeom.mjGEOM_SPHERE, np.eye(3).ravel()
+  for point, color, radius in zip(points, marks.colors, marks.radii, strict=True):
+    if scene.ngeom == scene.maxgeom:
+      return
+    size, rgba = np.full(3, radius), color.astype(np.float32)
+    mujoco.mjv_initGeom(scene.geoms[scene.ngeom], sphere, size, point, upright, rgba)
+    scene.ngeom += 1
+
+
 def prepare(scene: mujoco.MjSpec) -> None:
   """Makes a scene quick to render on a processor.
 

@@ -183,7 +183,7 @@ def _add_cameras(arm: mujoco.MjSpec) -> None:
   """Puts the cameras where they see the bin, one of them over the arm's shoulder."""
   over, shoulder = arm.camera('over_view'), arm.worldbody.add_camera(name=SHOULDER)
   shoulder.alt.type = mujoco.mjtOrientation.mjORIENTATION_XYAXES
-  over.pos, over.alt.xyaxes, over.fovy = (1.05, -0.75, 0.75), _OVER_AXES, 36.0
+  over.pos, over.alt.xyaxes, over.fovy = (1.05, -0.75, 0.75), _OVER_AXES, 29.0
   shoulder.pos, shoulder.alt.xyaxes = (0.12, -0.5, 0.62), _SHOULDER_AXES
   shoulder.fovy = 30.0
 

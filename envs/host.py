@@ -30,6 +30,8 @@ from mujoco import batch as mujoco_batch
 import numpy as np
 
 from armfarm.envs import camera
+from armfarm.envs.camera import Marks
+from armfarm.envs.camera import mark
 from armfarm.envs.task import Array
 from armfarm.envs.task import Data
 from armfarm.envs.task import Fields
@@ -176,13 +178,16 @@ class Host:
     self._steps = int(state['steps'])
     self._running = bool(state['running'])
 
-  def render(self, camera: str, width: int, height: int) -> np.ndarray:
+  def render(
+    self, camera: str, width: int, height: int, marks: Marks | None = None
+  ) -> np.ndarray:
     """Takes a picture of the present state, which it leaves alone.
 
     Args:
       camera: name of a camera of the model.
       width: pixels.
       height: pixels.
+      marks: to draw in it.
 
     Returns:
       Red, green and blue, [height, width, 3], uint8.
@@ -193,6 +198,8 @@ class Host:
       renderer = mujoco.Renderer(self._model, height, width)
       self._renderer = renderer
     renderer.update_scene(self._data, camera)
+    if marks is not None:
+      mark(renderer.scene, self._data, marks)
     return renderer.render()
 
   def close(self) -> None:

@@ -24,6 +24,7 @@ from PIL import Image
 from PIL import ImageDraw
 from PIL import ImageFont
 
+from armfarm.envs.camera import Marks
 from armfarm.envs.foreign import Foreign
 from armfarm.envs.foreign import ForeignHost
 from armfarm.envs.host import Host
@@ -33,6 +34,7 @@ from armfarm.envs.task import Task
 from armfarm.workers import records
 
 Policy = Callable[[Array], Array]
+Thinks = Callable[[Array], 'Thought']
 
 BLUE, ORANGE, GREEN, GREY = '#2b6cb0', '#dd6b20', '#2f855a', '#718096'
 PURPLE = '#6b46c1'
@@ -44,18 +46,31 @@ class CannotDraw(Exception):
   """There is nothing to be seen; the message says why, or what to install."""
 
 
+class Thought(NamedTuple):
+  """What a policy makes of what it sees.
+
+  Attributes:
+    text: for the caption.
+    marks: for the picture.
+  """
+
+  text: str
+  marks: Marks
+
+
 class Stage(NamedTuple):
   """What a film is made of.
 
   Attributes:
     body: who acts.
-    shoot: takes a picture of the present state, [H W 3], uint8.
+    shoot: takes a picture of the present state, [H W 3], uint8; a stage of ours takes
+      `marks` to draw in it.
     hertz: control steps/s.
     close: frees what drawing took.
   """
 
   body: Environment
-  shoot: Callable[[], np.ndarray]
+  shoot: Callable[..., np.ndarray]
   hertz: float
   close: Callable[[], None]
 
@@ -199,6 +214,7 @@ def film(
   policy: Policy,
   keys: chex.PRNGKey,
   path: pathlib.Path,
+  thinks: Thinks | None = None,
 ) -> pathlib.Path:
   """Films one episode for each key, at its own speed, and leaves the stage.
 
@@ -209,6 +225,7 @@ def film(
     policy: `observation [O] -> action [A]`.
     keys: of the episodes, [E]; consumed.
     path: of the mp4 to write.
+    thinks: what the policy makes of an observation, for a stage of ours to show.
 
   Returns:
     The path.
@@ -217,7 +234,8 @@ def film(
   partial = path.with_name(f'.{path.name}')
   try:
     every = math.ceil(stage.hertz / _FRAME_RATE)
-    _encode(_frames(stage, policy, keys, every), partial, stage.hertz / every)
+    frames = _frames(stage, policy, keys, every, thinks)
+    _encode(frames, partial, stage.hertz / every)
   finally:
     stage.close()
   os.replace(partial, path)
@@ -258,35 +276,43 @@ def _drawn_quickly(task: Task) -> Task:
 
 
 def _frames(
-  stage: Stage, policy: Policy, keys: chex.PRNGKey, every: int
+  stage: Stage,
+  policy: Policy,
+  keys: chex.PRNGKey,
+  every: int,
+  thinks: Thinks | None,
 ) -> Iterator[np.ndarray]:
   """Yields a frame of `every` so many control steps, the first of each episode."""
   hold = math.ceil(_HOLD * stage.hertz)
   for number, key in enumerate(keys, 1):
     text = f'episode {number} of {len(keys)}'
     episode = _episode(stage.body, policy, key, hold)
-    for success in itertools.islice(episode, None, None, every):
-      frame = stage.shoot()
+    for success, observation in itertools.islice(episode, None, None, every):
+      thought = thinks(observation) if thinks else None
+      frame = stage.shoot(marks=thought.marks) if thought else stage.shoot()
       even = frame[: len(frame) // 2 * 2, : frame.shape[1] // 2 * 2]  # mp4 has no odd
-      yield _captioned(even, text, success)
+      said = f'{text}   {thought.text}' if thought else text
+      yield _captioned(even, said, success)
 
 
 def _episode(
   body: Environment, policy: Policy, key: chex.PRNGKey, hold: int
-) -> Iterator[bool]:
-  """Runs an episode; yields whether the criterion holds, before and after each step.
+) -> Iterator[tuple[bool, Array]]:
+  """Runs an episode; yields whether the criterion holds, and what is observed.
+
+  It does so before the first step and after each.
 
   It ends as well when the criterion has held for `hold` steps.
   """
   observation = body.reset(key)
-  yield False
+  yield False, observation
   held, over = 0, False
   while not over and held < hold:
     step = body.step(np.asarray(policy(observation)))
     observation = step.observation
     over = bool(step.terminated or step.truncated)
     held = held + 1 if step.success else 0
-    yield bool(step.success)
+    yield bool(step.success), observation
 
 
 def _encode(frames: Iterator[np.ndarray], path: pathlib.Path, hertz: float) -> None:

@@ -13,6 +13,9 @@ from ml_collections import ConfigDict
 import numpy as np
 
 from armfarm.agents import types as agent_types
+from armfarm.envs.camera import Marks
+from armfarm.envs.grasp_scene import TIP
+from armfarm.envs.task import Array
 from armfarm.envs.task import Task
 from armfarm.launchers import app
 from armfarm.launchers import build
@@ -21,6 +24,8 @@ from armfarm.launchers import workdir as workdirs
 from armfarm.launchers.app import UserError
 from armfarm.workers import evaluator
 from armfarm.workers.checkpoints import Checkpoints
+
+_LEAST, _MOST = np.array([[0.87, 0.42, 0.13, 0.8]]), np.array([[0.18, 0.75, 0.35, 0.9]])
 
 
 class Loaded(NamedTuple):
@@ -127,13 +132,37 @@ def film(loaded: Loaded, path: pathlib.Path, episodes: int, seed: int) -> pathli
     stage = pictures.foreign_stage(task)
   key = jax.random.key(seed)
   keys = jax.random.split(jax.random.fold_in(key, 1), episodes)
-  return pictures.film(stage, _policy(loaded, key), keys, path)
+  return pictures.film(stage, _policy(loaded, key), keys, path, _thinks(loaded, key))
 
 
 def _policy(loaded: Loaded, key: chex.PRNGKey) -> pictures.Policy:
   """The evaluation policy of one robot, compiled; every step has the same key."""
   act = jax.jit(functools.partial(loaded.parts.agent.act, loaded.variables))
   return lambda observation: np.asarray(act(observation, key))
+
+
+def _thinks(loaded: Loaded, key: chex.PRNGKey) -> pictures.Thinks | None:
+  """What a policy that searches sees in its actions, for a task that moves a tip.
+
+  Green is where an action leads that promises most, orange the opposite; the one that
+  is taken is larger.
+  """
+  agent, task = loaded.parts.agent, loaded.parts.config.task
+  step_size = task.get('step_size')
+  if agent.search is None or step_size is None:
+    return None
+  search = jax.jit(functools.partial(agent.search, loaded.variables))
+
+  def thinks(observation: Array) -> pictures.Thought:
+    found = jax.device_get(search(observation, key))
+    low, high = found.values.min(), found.values.max()
+    share = (found.values - low)[:, None] / max(high - low, 1e-6)
+    colors = (1 - share) * _LEAST + share * _MOST
+    radii = np.where((found.actions == found.action).all(axis=1), 0.006, 0.0025)
+    marks = Marks(TIP, step_size * found.actions[:, :3], colors, radii)
+    return pictures.Thought(f'Q {float(found.value):.2f}', marks)
+
+  return thinks
 
 
 def draw(workdir: pathlib.Path, episodes: int = 5) -> None:

@@ -425,4 +425,5 @@ def make(spec: types.Spec, config: Config, axis_name: str | None = None) -> type
     act=partial(act, model),
     label=partial(label, model),
     update=partial(update, model),
+    search=partial(search, model),
   )

@@ -5,8 +5,10 @@ import mujoco
 import numpy as np
 import pytest
 
+from armfarm.envs import camera
 from armfarm.envs import grasp
 from armfarm.envs import grasp_objects
+from armfarm.envs import grasp_scene
 from armfarm.envs import host
 
 pytestmark = pytest.mark.usefixtures('opengl')
@@ -108,3 +110,14 @@ def test_rendering_is_quick(task, body):
 def test_impossible_images_are_refused(make, size):
   with pytest.raises(ValueError, match='image_size is .*: give height and width'):
     make(image_size=size)
+
+
+def test_marks_are_in_the_picture_that_asks_for_them(body):
+  body.reset(jax.random.key(0))
+  red = np.array([[1.0, 0, 0, 1], [1, 0, 0, 1]])
+  places, radii = np.array([[0.0, 0.0, -0.1], [0.1, 0.0, 0.0]]), np.full(2, 0.02)
+  marks = camera.Marks(grasp_scene.TIP, places, red, radii)
+  pictures = [body.render('over_view', 80, 60, m) for m in (None, marks, None)]
+  np.testing.assert_array_equal(pictures[0], pictures[2])
+  changed = np.abs(pictures[1].astype(int) - pictures[0]).max(-1) > 60
+  assert 10 < changed.sum() < 1000

@@ -1,5 +1,6 @@
 """Curves and films, and machines that cannot draw."""
 
+import functools
 import json
 import os
 import re
@@ -13,6 +14,7 @@ from PIL import Image
 import pytest
 
 from armfarm.envs import reach
+from armfarm.envs.camera import Marks
 from armfarm.launchers import opengl
 from armfarm.launchers import pictures
 
@@ -126,6 +128,28 @@ def test_a_film_shows_every_target(drawable, tmp_path, success_distance, frames_
   assert len(frames) == 2 * frames_each
   moved = np.abs(frames[1].astype(int) - frames[frames_each - 1]).max(-1) > 40
   assert moved[:60].mean() > 0.01  # above the caption
+
+
+def _think(marks, observation):
+  del observation
+  return pictures.Thought('Q 0.93', marks)
+
+
+def test_a_film_shows_what_a_policy_thinks(drawable, tmp_path):
+  task = reach.make(**_NUMBERS, episode_steps=1)
+  white, radii = np.array([[1.0, 1, 1, 1]]), np.array([0.1])
+  films = []
+  for height in (0.0, 0.4):
+    marks = Marks('end_effector', np.array([[0, 0, height]]), white, radii)
+    stage = pictures.stage(task, width=120, height=90)
+    keys = jax.random.split(jax.random.key(0), 1)
+    path = tmp_path / f'{height}.mp4'
+    pictures.film(
+      stage, lambda _: np.zeros(7), keys, path, functools.partial(_think, marks)
+    )
+    films.append(_decoded(path, (90, 120))[0])
+  apart = np.abs(films[0].astype(int) - films[1]).max(-1) > 60
+  assert (apart.mean(axis=(1, 2)) > 0.01).all()  # before the step, and after it
 
 
 def test_a_film_of_a_fast_task_keeps_its_speed(drawable, tmp_path):
