@@ -144,8 +144,8 @@ def regress(spread: Spread, inputs: int, regularization: Regularization) -> Regr
 
 def _least(cov: chex.Array) -> chex.Array:
   """What leaves a matrix [D D] definite in spite of rounding, whatever the units."""
-  least = 10.0 * len(cov) * lg.rounding(cov) * jnp.diagonal(cov)
-  return jnp.diag(least + jnp.finfo(cov.dtype).tiny)
+  variance = jnp.maximum(jnp.diagonal(cov), 1e-30)  # of nought too
+  return jnp.diag(10.0 * len(cov) * lg.rounding(cov) * variance)
 
 
 def fit(
