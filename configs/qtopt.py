@@ -24,6 +24,8 @@ _NETWORKS = {
   'grasp': 'grasping64',
   'grasp472': 'grasping472',
 }  # others have an MLP
+# Transitions; two images each: 3 GB, and 4 GB.
+_CAPACITIES = {'grasp': 100_000, 'grasp472': 2_000}
 
 
 def get_config(which: str = 'grasp_state') -> ConfigDict:
@@ -68,6 +70,7 @@ def get_config(which: str = 'grasp_state') -> ConfigDict:
       raise ValueError(f'there is no baseline for {name}: it grasps, and nothing else')
     config.agent = supervised(config.agent, task)
   config.replay = replay()
+  config.replay.capacity = _CAPACITIES.get(name, config.replay.capacity)
   config.run = run()
   if network == 'things':
     config.run.updates_per_step = 2.0  # ours: simulated steps cost as much as these

@@ -5,6 +5,7 @@ Letters: [H W] pixels, [S] numbers beside an image; others as in `task.py`.
 
 from __future__ import annotations
 
+import atexit
 from typing import Any, NamedTuple
 
 import mujoco
@@ -42,6 +43,14 @@ class Observation(NamedTuple):
 
   image: Any
   state: Any
+
+
+def blank(view: View | None, size: int) -> Observation | None:
+  """Returns a black image with S = `size` numbers, or None without a view."""
+  if view is None:
+    return None
+  image = np.zeros([view.height, view.width, 3], np.uint8)
+  return Observation(image, np.zeros(size, np.float32))
 
 
 class Marks(NamedTuple):
@@ -111,6 +120,7 @@ class Film:
     if self._renderer is None:
       height, width = self._view[1:]
       self._renderer = mujoco.Renderer(self._model, height, width)
+      atexit.register(self.close)  # before MuJoCo leaves OpenGL
     self._renderer.update_scene(data, self._view.camera)
     for flag in _FLAGS:  # which every update sets again
       self._renderer.scene.flags[flag] = False
@@ -119,5 +129,6 @@ class Film:
   def close(self) -> None:
     """Frees the renderer, if there is one."""
     if self._renderer is not None:
+      atexit.unregister(self.close)
       self._renderer.close()
       self._renderer = None

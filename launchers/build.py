@@ -16,6 +16,8 @@ from armfarm import agents
 from armfarm import envs
 from armfarm.agents import types as agent_types
 from armfarm.agents.gps import agent as gps
+from armfarm.agents.qtopt import networks
+from armfarm.envs import camera
 from armfarm.envs import foreign
 from armfarm.envs import host
 from armfarm.envs.foreign import Foreign
@@ -109,8 +111,9 @@ class Parts(NamedTuple):
   @property
   def item(self) -> types.Item:
     """What is stored of a step, where experience is."""
-    sizes = self.task.observation_size, self.task.action_size
-    return types.item_template(agent_types.Spec(*sizes))
+    spec = agent_types.Spec(self.task.observation_size, self.task.action_size)
+    view = self.task.view if isinstance(self.task, Task) else None
+    return types.item_template(spec, camera.blank(view, spec.observation_size))
 
 
 @contextlib.contextmanager
@@ -190,7 +193,8 @@ def check_numbers(config: ConfigDict) -> None:
 
 def check_experience(config: ConfigDict, task: Task | Foreign) -> None:
   """Raises ValueError if experience does not fit the replay memory or the trainer."""
-  if isinstance(task, Task) and task.view is not None:
+  network = config.agent.get('critic', config.agent).get('network')
+  if isinstance(task, Task) and task.view and network not in networks.IMAGE_SIZES:
     raise ValueError(f'{task.name} shows images, which {config.agent.name} cannot see')
   _ = trainer_options(config).updates_per_call  # raises
   capacity, block_steps = config.replay.capacity, config.run.block_steps

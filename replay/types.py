@@ -154,10 +154,16 @@ class Memory(Protocol):
     """Goes on from where `state` and `progress` were taken."""
 
 
-def item_template(spec: types.Spec) -> Item:
-  """Returns an item of zeros with the shapes and types that travel."""
+def item_template(spec: types.Spec, observation: Any = None) -> Item:
+  """Returns an item of zeros with the shapes and types that travel.
+
+  Args:
+    spec: of the boundary.
+    observation: one of zeros, where it is more than O numbers.
+  """
   scalar = np.float32(0)
-  observation = np.zeros(spec.observation_size, np.float32)
+  if observation is None:
+    observation = np.zeros(spec.observation_size, np.float32)
   transition = types.Transition(
     observation=observation,
     action=np.zeros(spec.action_size, np.float32),

@@ -68,6 +68,14 @@ def _begin(
   return agent.begin(key_noise), jax.random.key_data(key)
 
 
+def _stack(column: tuple[Any, ...]) -> Any:
+  """Stacks what T steps have alike, arrays or tuples of arrays, [T ...]."""
+  first = column[0]
+  if not isinstance(first, tuple):
+    return np.array(column)
+  return type(first)(*map(_stack, zip(*column, strict=True)))
+
+
 class Collector:
   """Runs an agent's exploration in one environment.
 
@@ -132,7 +140,7 @@ class Collector:
   def collect(self) -> types.Block:
     """Takes T control steps, through as many episodes as they touch."""
     rows = [self._advance() for _ in range(self._block_steps)]
-    columns = [np.array(column) for column in zip(*rows, strict=True)]
+    columns = [_stack(column) for column in zip(*rows, strict=True)]
     *transition, collector, episode, step, version, age, success = columns
     origin = types.Origin(collector, episode, step)
     items = types.Item(agent_types.Transition(*transition), origin)

@@ -58,7 +58,7 @@ def _act(
   key: chex.PRNGKey,
 ) -> tuple[chex.Array, chex.PRNGKey]:
   key, key_act = jax.random.split(key)
-  keys = jax.random.split(key_act, observations.shape[0])
+  keys = jax.random.split(key_act, len(jax.tree.leaves(observations)[0]))
   return jax.vmap(agent.act, in_axes=(None, 0, 0))(variables, observations, keys), key
 
 
@@ -91,7 +91,7 @@ def rollout(
     keys: one for each episode, [E]; consumed.
   """
   key = jax.random.fold_in(jax.random.clone(keys)[0], 1)
-  observations = np.array(environment.reset(keys))
+  observations = jax.tree.map(np.array, environment.reset(keys))
   totals, success = np.zeros(environment.size), np.zeros(environment.size, bool)
   running = np.arange(environment.size)
   variables = jax.device_put(variables)
@@ -100,9 +100,15 @@ def rollout(
     step = environment.step(np.asarray(actions)[running], running)
     totals[running] += step.reward
     success[running] = step.success
-    observations[running] = step.observation
+    _put(observations, running, step.observation)
     running = running[~(step.terminated | step.truncated)]
   return Rolled(totals, success, observations)
+
+
+def _put(observations: Any, ids: np.ndarray, new: Any) -> None:
+  """Writes those of some instances, [I ...], to those of all."""
+  for every, some in zip(*map(jax.tree.leaves, (observations, new)), strict=True):
+    every[ids] = some
 
 
 class Evaluator:

@@ -1,6 +1,9 @@
 """Tasks with a camera: what it sees, in a single body and in a batch."""
 
+from typing import Any, NamedTuple
+
 import jax
+import jax.numpy as jnp
 import mujoco
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ from armfarm.envs import grasp
 from armfarm.envs import grasp_objects
 from armfarm.envs import grasp_scene
 from armfarm.envs import host
+from armfarm.workers import evaluator
 
 pytestmark = pytest.mark.usefixtures('opengl')
 
@@ -121,3 +125,22 @@ def test_marks_are_in_the_picture_that_asks_for_them(body):
   np.testing.assert_array_equal(pictures[0], pictures[2])
   changed = np.abs(pictures[1].astype(int) - pictures[0]).max(-1) > 60
   assert 10 < changed.sum() < 1000
+
+
+class _Agent(NamedTuple):
+  act: Any
+
+
+def test_a_policy_is_tried_on_images(make):
+  """It closes where it sees anything, so that all go on with closed hands."""
+
+  def act(variables, observation, key):
+    del variables, key
+    bright = (observation.image > 100).any()
+    return jnp.zeros(8).at[jnp.array([4, 5])].set(jnp.array([1.0, bright]))
+
+  batch = host.HostBatch(make(episode_steps=2), 2, threads=1)
+  rolled = evaluator.rollout(_Agent(act), batch, {}, _keys(2))
+  np.testing.assert_allclose(rolled.totals, -0.05)
+  assert rolled.observations.image.shape == (2, 72, 72, 3)
+  assert rolled.observations.state[:, 0].tolist() == [1.0, 1.0]

@@ -3,13 +3,17 @@
 import threading
 import time
 
+import chex
 import jax
 import numpy as np
 import pytest
 
 from armfarm.agents import types as agent_types
+from armfarm.envs import camera
 from armfarm.envs import host
+from armfarm.envs import task
 from armfarm.replay import memory
+from armfarm.replay import ring
 from armfarm.replay import types
 from armfarm.workers import collector as collectors
 from armfarm.workers.checkpoints import Checkpoints
@@ -240,3 +244,41 @@ def test_a_seam_that_leads_nowhere_is_an_error(toy, robot, published, there, mes
   )
   with pytest.raises(RuntimeError, match=message):
     collector.send()
+
+
+def test_images_come_in_blocks_and_stay_bytes(toy, make, replay, published):
+  blank = camera.blank(camera.View('', 4, 5), 2)
+
+  class Robot:
+    action_size = 1
+
+    def reset(self, key):
+      del key
+      self.steps = 0
+      return self.see()
+
+    def step(self, action):
+      del action
+      self.steps += 1
+      return task.Step(self.see(), 0.0, False, self.steps == 3, False)
+
+    def see(self):
+      return jax.tree.map(lambda x: x + x.dtype.type(self.steps), blank)
+
+  def explore(variables, state, observation, key):
+    del variables, key
+    return observation.state[:1], state
+
+  agent = toy.agent._replace(explore=explore, host=None)
+  replay.publish(published(1))
+  block = make(Robot(), agent).collect()
+  item = types.item_template(agent_types.Spec(2, 1), blank)
+  like = types.block_template(item, 4).items.transition
+  found = block.items.transition
+  chex.assert_trees_all_equal_shapes_and_dtypes(like, found)
+  before, after = found.observation, found.next_observation
+  assert before.image[:, 0, 0, 0].tolist() == [0, 1, 2, 0]
+  assert after.image[:, 3, 4, 2].tolist() == [1, 2, 3, 1]
+  kept = ring.Ring(item, 8, seed=0)
+  kept.add(block.items)
+  jax.tree.map(np.testing.assert_array_equal, kept.stored().transition, found)
