@@ -133,6 +133,7 @@ def agent(network: str) -> ConfigDict:
   agent.lag = 6_000  # updates, mean age of theta-bar-2; Kalashnikov, 4.2
   agent.optimizer = 'sgd'  # or 'adam'; Kalashnikov, E
   agent.learning_rate = 1e-4  # Kalashnikov, E
+  agent.decay_updates = 0  # until a tenth of it is left, 0: never; ours
   agent.momentum = 0.9  # Kalashnikov, E
   agent.weight_decay = 7e-5  # of half the sum of squared weights; Kalashnikov, E
   agent.cem = cem()
@@ -150,6 +151,7 @@ def hasten(agent: ConfigDict) -> None:
   agent.lag = 300  # updates, mean age of theta-bar-2: 1.5 times that of theta-bar-1
   agent.optimizer = 'adam'
   agent.learning_rate = 1e-3  # of Adam
+  agent.decay_updates = 250_000  # at 1e-4, 92 % of grasps became 95
   agent.weight_decay = 0.0
   agent.cem.samples = 32  # N; half the time of a label
   agent.cem.elites = 4  # M

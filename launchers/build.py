@@ -50,6 +50,7 @@ _RANGES = {
   'agent.learning_rate': (0, math.inf),
   'agent.actor_learning_rate': (0, math.inf),
   'agent.critic_learning_rate': (0, math.inf),
+  'agent.decay_updates': (0, math.inf),
   'agent.noise_theta': (0, 1),
   'agent.noise_sigma': (0, math.inf),
   'replay.capacity': (1, math.inf),

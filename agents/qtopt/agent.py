@@ -55,7 +55,8 @@ class Config(NamedTuple):
     polyak: share of theta_1 that stays in it at an update.
     lag: mean age of theta_2, updates.
     optimizer: 'sgd' or 'adam', which has its own momentum.
-    learning_rate: of it.
+    learning_rate: of it, to begin with.
+    decay_updates: in which that falls to a tenth, where it stays; 0: it does not fall.
     momentum: likewise.
     weight_decay: of half the sum of squared weights in the loss.
     cem: numbers of the search.
@@ -77,6 +78,7 @@ class Config(NamedTuple):
   lag: int
   optimizer: str
   learning_rate: float
+  decay_updates: int
   momentum: float
   weight_decay: float
   cem: cem.Options
@@ -363,10 +365,13 @@ def kernels(params: types.Params) -> Any:
 
 def descent(config: Config) -> optax.GradientTransformation:
   """Gradient descent on a loss with squared weights; with momentum, that of E."""
+  rate = config.learning_rate
+  if config.decay_updates:
+    rate = optax.exponential_decay(rate, config.decay_updates, 0.1, end_value=rate / 10)
   if config.optimizer == 'adam':
-    descent = optax.adam(config.learning_rate)
+    descent = optax.adam(rate)
   else:
-    descent = optax.sgd(config.learning_rate, config.momentum)
+    descent = optax.sgd(rate, config.momentum)
   decay = optax.add_decayed_weights(config.weight_decay, mask=kernels)
   return optax.chain(decay, optax.flatten(descent))  # flat: fewer arrays in a call
 

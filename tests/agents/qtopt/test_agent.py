@@ -297,6 +297,20 @@ def test_adam_steps_by_its_rate(config):
   np.testing.assert_allclose(steps['kernel'], [[-0.1]], rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+  ('decay_updates', 'left'), [(0, [1, 1, 1, 1]), (2, [1, 0.1**0.5, 0.1, 0.1])]
+)
+def test_the_rate_falls_to_a_tenth(config, decay_updates, left):
+  config = config._replace(optimizer='adam', learning_rate=0.1, weight_decay=0.0)
+  optimizer = qtopt.descent(config._replace(decay_updates=decay_updates))
+  params, grads = {'bias': jnp.ones([1])}, {'bias': jnp.full([1], 3.0)}
+  state, found = optimizer.init(params), []
+  for _ in left:
+    steps, state = optimizer.update(grads, state, params)
+    found.append(-10 * float(steps['bias'][0]))
+  np.testing.assert_allclose(found, left, rtol=1e-4)
+
+
 def test_two_devices_are_one(spec, config, batch):
   # Half the batch each, statistics and gradients shared.
   config = config._replace(normalization='batch')
