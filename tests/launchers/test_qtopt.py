@@ -7,6 +7,7 @@ _NUMBERS = {
   'agent__cem__samples': 8,
   'agent__cem__elites': 2,
   'run__warmup_steps': 40,
+  'run__updates_per_step': 1.0,
   'run__scripted_updates': 40,
   'run__evaluate_every': 4,
   'run__held_out_episodes': 2,
