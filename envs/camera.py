@@ -6,6 +6,7 @@ Letters: [H W] pixels, [S] numbers beside an image; others as in `task.py`.
 from __future__ import annotations
 
 import atexit
+import threading
 from typing import Any, NamedTuple
 
 import mujoco
@@ -107,28 +108,32 @@ def prepare(scene: mujoco.MjSpec) -> None:
 
 
 class Film:
-  """Takes pictures of a model's states, from the thread that took the first."""
+  """Takes pictures of a model's states, in any thread: OpenGL's contexts stay in one.
+
+  Each thread that asks for pictures has a renderer, and takes it along when it ends.
+  """
 
   def __init__(self, model: mujoco.MjModel, view: View):
     """Keeps the model, whose fields may change between two pictures."""
     self._model = model
     self._view = view
-    self._renderer: mujoco.Renderer | None = None
+    self._own = threading.local()
 
   def take(self, data: mujoco.MjData) -> np.ndarray:
     """Takes a picture, [H W 3], uint8, of data whose positions are up to date."""
-    if self._renderer is None:
+    renderer = getattr(self._own, 'renderer', None)
+    if renderer is None:
       height, width = self._view[1:]
-      self._renderer = mujoco.Renderer(self._model, height, width)
+      self._own.renderer = renderer = mujoco.Renderer(self._model, height, width)
       atexit.register(self.close)  # before MuJoCo leaves OpenGL
-    self._renderer.update_scene(data, self._view.camera)
+    renderer.update_scene(data, self._view.camera)
     for flag in _FLAGS:  # which every update sets again
-      self._renderer.scene.flags[flag] = False
-    return self._renderer.render()
+      renderer.scene.flags[flag] = False
+    return renderer.render()
 
   def close(self) -> None:
-    """Frees the renderer, if there is one."""
-    if self._renderer is not None:
+    """Frees this thread's renderer, if there is one."""
+    renderer = self._own.__dict__.pop('renderer', None)
+    if renderer is not None:
       atexit.unregister(self.close)
-      self._renderer.close()
-      self._renderer = None
+      renderer.close()

@@ -44,7 +44,9 @@ _SHOULDER_AXES = (0.758, -0.652, 0.0, 0.422, 0.491, 0.762)
 _WALL = 0.01  # m, half of a wall's thickness
 _PARKED = -1.0  # m: the height of an object that is not there
 # What is held slips out of the contacts of other scenes, in one grasp of four.
-_ITERATIONS = 50  # of the solver and its line searches, at most: with 20, none is held
+_ITERATIONS = (
+  50  # of the solver and its line searches, at most: 20 lose half of what is held
+)
 _STIFFNESS = 100.0  # of friction, of that of contact; an elliptic cone allows for it
 
 

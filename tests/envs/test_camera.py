@@ -1,5 +1,6 @@
 """Tasks with a camera: what it sees, in a single body and in a batch."""
 
+from concurrent import futures
 from typing import Any, NamedTuple
 
 import jax
@@ -105,7 +106,7 @@ def test_rendering_is_quick(task, body):
   quality = task.model.vis.quality
   assert (quality.offsamples, quality.numslices, quality.numstacks) == (0, 8, 4)
   body.reset(jax.random.key(0))
-  flags = body._film._renderer.scene.flags
+  flags = body._film._own.renderer.scene.flags
   assert not flags[mujoco.mjtRndFlag.mjRND_SHADOW]
   assert not flags[mujoco.mjtRndFlag.mjRND_REFLECTION]
 
@@ -125,6 +126,16 @@ def test_marks_are_in_the_picture_that_asks_for_them(body):
   np.testing.assert_array_equal(pictures[0], pictures[2])
   changed = np.abs(pictures[1].astype(int) - pictures[0]).max(-1) > 60
   assert 10 < changed.sum() < 1000
+
+
+def test_threads_see_alike(body):
+  first = body.reset(jax.random.key(1)).image
+  with futures.ThreadPoolExecutor(1) as other:
+    second = other.submit(body.observe).result()
+    np.testing.assert_array_equal(body.observe().image, first)
+    third = other.submit(body.observe).result()
+  for image in (second.image, third.image, body.observe().image):
+    np.testing.assert_array_equal(image, first)
 
 
 class _Agent(NamedTuple):
