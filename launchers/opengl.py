@@ -17,8 +17,10 @@ _LIBRARIES = {
   'egl': (('libEGL.so.1',), ('libOpenGL.so.0', 'libGL.so.1')),
   'osmesa': (('libOSMesa.so.8', 'libOSMesa.so.6'),),
 }
-_OFF = ('disable', 'disabled', 'off', 'false', '0')
-_WINDOW = ('', 'enable', 'enabled', 'on', 'true', '1', 'glfw', 'glx')
+_NEED_NOTHING = (
+  *('disable', 'disabled', 'off', 'false', '0'),
+  *('enable', 'enabled', 'on', 'true', '1', 'glfw', 'glx'),
+)
 
 
 def choose() -> None:
@@ -32,18 +34,23 @@ def choose() -> None:
   """
   if platform.system() != 'Linux':
     return
-  found = [name for name, rows in _LIBRARIES.items() if all(map(_loads_any, rows))]
   value = os.environ.get(_VARIABLE, '').lower().strip()
-  if value not in (*found, *_OFF, *_WINDOW):
-    choices = ', '.join((*found, 'glfw', 'disable'))
+  if value in _NEED_NOTHING or (value in _LIBRARIES and _is_here(value)):
+    return
+  if value:
+    choices = ', '.join((*filter(_is_here, _LIBRARIES), 'glfw', 'disable'))
     print(f'{_VARIABLE} is {value}: here it can be {choices}', file=sys.stderr)
     sys.exit(2)
-  if value:
-    return
+  found = next(filter(_is_here, _LIBRARIES), None)
   if found:
-    os.environ[_VARIABLE] = found[0]
+    os.environ[_VARIABLE] = found
   elif not os.environ.get('DISPLAY'):
     os.environ[_VARIABLE] = 'disable'
+
+
+def _is_here(name: str) -> bool:
+  """Whether a way to draw can be had; loading OSMesa takes a fifth of a second."""
+  return all(map(_loads_any, _LIBRARIES[name]))
 
 
 def _loads_any(libraries: tuple[str, ...]) -> bool:
