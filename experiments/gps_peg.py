@@ -11,6 +11,7 @@ that was stopped goes on.
 
 from __future__ import annotations
 
+import functools
 import pathlib
 from typing import Any, NamedTuple
 
@@ -152,12 +153,8 @@ def collect(job: jobs.Job, source: rows.Source) -> list[rows.Row]:
 def main(argv: list[str]) -> int:
   """Runs what is left to run, algorithm by algorithm; returns the exit code."""
   app.no_arguments(argv)
-  queue = [
-    make_job(agent, seed)
-    for agent in jobs.chosen(jobs.AGENTS.value, _ALGORITHMS)
-    for seed in range(jobs.SEEDS.value or results.seeds(_NAME, agent))
-  ]
-  return jobs.run_all(queue, collect)
+  seeds = functools.partial(results.seeds, _NAME)
+  return jobs.run_all(jobs.queue(make_job, _ALGORITHMS, seeds), collect)
 
 
 if __name__ == '__main__':

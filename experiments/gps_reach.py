@@ -136,12 +136,7 @@ def collect(job: jobs.Job, source: rows.Source) -> list[rows.Row]:
 def main(argv: list[str]) -> int:
   """Runs what is left to run, GPS first; returns the exit code."""
   app.no_arguments(argv)
-  queue = [
-    make_job(agent, seed)
-    for agent in jobs.chosen(jobs.AGENTS.value, _VARIANTS)
-    for seed in range(jobs.SEEDS.value or _seeds(agent))
-  ]
-  return jobs.run_all(queue, collect)
+  return jobs.run_all(jobs.queue(make_job, _VARIANTS, _seeds), collect)
 
 
 def _seeds(agent: str) -> int:

@@ -11,6 +11,7 @@ goes on.
 
 from __future__ import annotations
 
+import functools
 import pathlib
 
 from armfarm.experiments import jobs
@@ -64,12 +65,8 @@ def collect(job: jobs.Job, source: rows.Source) -> list[rows.Row]:
 def main(argv: list[str]) -> int:
   """Runs what is left to run; returns the exit code."""
   app.no_arguments(argv)
-  queue = [
-    make_job(agent, seed)
-    for agent in jobs.chosen(jobs.AGENTS.value, _CONFIGS)
-    for seed in range(jobs.SEEDS.value or results.seeds(NAME, agent))
-  ]
-  return jobs.run_all(queue, collect)
+  seeds = functools.partial(results.seeds, NAME)
+  return jobs.run_all(jobs.queue(make_job, _CONFIGS, seeds), collect)
 
 
 if __name__ == '__main__':

@@ -117,6 +117,28 @@ def chosen(names: Sequence[str], every: Iterable[str]) -> list[str]:
   return list(names) or every
 
 
+def queue(
+  make_job: Callable[[str, int], Job],
+  agents: Iterable[str],
+  seeds: Callable[[str], int],
+) -> list[Job]:
+  """Returns the jobs of the agents and seeds that flags choose, agent by agent.
+
+  Args:
+    make_job: of an agent from a seed.
+    agents: all that there are.
+    seeds: how many an agent has, where no flag says so.
+
+  Raises:
+    UserError: a flag chooses an agent that is not there.
+  """
+  return [
+    make_job(agent, seed)
+    for agent in chosen(AGENTS.value, agents)
+    for seed in range(SEEDS.value or seeds(agent))
+  ]
+
+
 def run_all(jobs: Sequence[Job], collect: Collect) -> int:
   """Runs the jobs that are not finished and records the numbers of all that are.
 
