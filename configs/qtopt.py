@@ -145,10 +145,11 @@ def agent(network: str) -> ConfigDict:
 def hasten(agent: ConfigDict) -> None:
   """Makes tens of thousands of updates do, where the paper has millions; ours."""
   agent.hidden = (64, 64)  # units, for each of the nearest things
-  # An episode of 8 steps that pays for itself succeeds in 43 %; with 0.9, in 55 %.
-  agent.gamma = 0.95
-  agent.polyak = 0.995  # of theta-bar-1 that stays at an update
-  agent.lag = 300  # updates, mean age of theta-bar-2: 1.5 times that of theta-bar-1
+  # A step that makes a grasp safe is worth it if it saves 0.07 of failure; with 0.9,
+  # if it saves 0.15: who hurries lets 1 thing in 20 slip.
+  agent.gamma = 0.98
+  agent.polyak = 0.998  # of theta-bar-1 that stays at an update
+  agent.lag = 750  # updates, mean age of theta-bar-2: 1.5 times that of theta-bar-1
   agent.optimizer = 'adam'
   agent.learning_rate = 1e-3  # of Adam
   agent.decay_updates = 250_000  # at 1e-4, 92 % of grasps became 94
