@@ -10,7 +10,7 @@ PYTHON ?=
 FOLDERS := agents configs envs experiments launchers replay workers
 SOURCES := $(wildcard $(FOLDERS) benchmarks tests)
 EXPERIMENTS := reach reach_async reach_fused pendulum pusher figure4 figure5 \
-  gps_reach gps_faults gps_peg grasp_state
+  gps_reach gps_faults gps_peg grasp_state grasp_studies
 PARALLEL := --numprocesses=2 --dist=loadfile  # a file's tests share what they compile
 BIN := .venv/bin
 STAMP := .venv/.installed

@@ -113,6 +113,16 @@ def _figure_5(task: str) -> Story:
   )
 
 
+def _study(title: str, text: str, agents: dict[str, str]) -> Story:
+  return Story(
+    title,
+    f'Kalashnikov et al. 2018, {text}',
+    ('success', 'success_at_half'),
+    'python -m armfarm.experiments.grasp_studies',
+    tuple((agent, variant, 3) for variant, agent in agents.items()),
+  )
+
+
 STORIES = {
   'grasp_state': Story(
     'Grasping by poses',
@@ -128,6 +138,38 @@ STORIES = {
     ' 28 objects and 30 attempts, five times; a first grasp that is disturbed; blocks'
     ' side by side.',
     ('replacement_success', 'first_10', 'first_20', 'first_30', 'emptied'),
+  ),
+  'grasp_polyak': _study(
+    'Figure 7a: how slowly targets follow',
+    'C, of grasping by poses in 5,000 episodes, with double Q-learning.',
+    dict.fromkeys(('polyak-0.9', 'polyak-0.99', 'polyak-0.998'), 'qtopt'),
+  ),
+  'grasp_targets': _study(
+    'Figures 7b and 9: double Q-learning, and clipped',
+    'C, of grasping by poses in 5,000 episodes.',
+    dict.fromkeys(('clipped', 'double', 'single'), 'qtopt'),
+  ),
+  'grasp_loss': _study(
+    'Figure 8: cross-entropy against squares',
+    'C, of grasping by poses in 5,000 episodes.',
+    dict.fromkeys(('cross-entropy', 'squared'), 'qtopt'),
+  ),
+  'grasp_mdp': _study(
+    'Table 7: discount, cost of a step, and who ends an episode',
+    'C, of grasping by poses in 5,000 episodes; `ours` discounts by 0.98, the others by'
+    ' 0.9 or 0.7. Its row without the status of the gripper is one for images.',
+    dict.fromkeys(
+      ('ours', 'learned-end', 'scripted-end', 'no-cost', 'no-cost-0.7'), 'qtopt'
+    ),
+  ),
+  'grasp_robots': _study(
+    'Table 8: how many robots it takes',
+    'C, of grasping by poses: as many updates for all, and experience like that of so'
+    ' many robots, with 5,000 episodes for 60.',
+    {
+      **dict.fromkeys(('30-robots', '60-robots'), 'qtopt'),
+      **{f'supervised-{n}': 'supervised' for n in (60, 280, 1000)},
+    },
   ),
   'figure4_reach': _figure_4('reaching'),
   'figure4_door_pull': _figure_4('pulling a door open'),
@@ -269,6 +311,7 @@ _LABELS = {
   'episodes_to_100': 'episodes to 100 %',
   'episodes_to_100_paper': "episodes to 100 %, the paper's criterion",
   'updates_to_100': 'updates to 100 %',
+  'success_at_half': 'success half-way',
   'env_steps_to_95': 'transitions to 95 %',
   'wall_s_to_100': 'training to 100 %, evaluation apart',
   'return': 'return at the end',
