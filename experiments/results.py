@@ -501,10 +501,7 @@ def _draw_system(
   starts = [episodes[0] for episodes, _ in curves]
   grid = np.unique(np.concatenate([[last], *(episodes for episodes, _ in curves)]))
   grid = grid[grid >= max(starts)]
-  held = [
-    success[np.searchsorted(episodes, grid, side='right') - 1]
-    for episodes, success in curves
-  ]
+  held = [np.interp(grid, episodes, success) for episodes, success in curves]
   low, middle, high = np.min(held, 0), np.median(held, 0), np.max(held, 0)
   plural = 's' if len(seeds) > 1 else ''
   label = f'{system}: median and range of {len(seeds)} seed{plural}'

@@ -107,7 +107,7 @@ def test_a_readme_without_marks_is_left_alone(text):
     results.filled(text, 'new')
 
 
-def test_a_curve_is_held_where_its_run_ended():
+def test_a_curve_is_straight_between_trials_and_held_where_its_run_ended():
   part = [
     _row('naf', 0, f'{rows.CURVE}{episodes:06d}', value, '%')
     for episodes, value in ((20, 50.0), (40, 100.0))
@@ -119,7 +119,7 @@ def test_a_curve_is_held_where_its_run_ended():
   axes = results.figure.Figure().subplots()
   results._draw_system(axes, 'NAF', part, 80, 'red')
   (line,) = axes.get_lines()
-  expected = [[20, 25], [40, 50], [60, 70], [80, 80]]
+  expected = [[20, 25], [40, 60], [60, 70], [80, 80]]
   np.testing.assert_array_equal(line.get_xydata(), expected)
 
 
