@@ -146,7 +146,7 @@ def hasten(agent: ConfigDict) -> None:
   """Makes tens of thousands of updates do, where the paper has millions; ours."""
   agent.hidden = (64, 64)  # units, for each of the nearest things
   # A step that makes a grasp safe is worth it if it saves 0.07 of failure; with 0.9,
-  # if it saves 0.15: who hurries lets 1 thing in 20 slip.
+  # if it saves 0.15.
   agent.gamma = 0.98
   agent.polyak = 0.998  # of theta-bar-1 that stays at an update
   agent.lag = 750  # updates, mean age of theta-bar-2: 1.5 times that of theta-bar-1

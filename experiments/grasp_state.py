@@ -21,9 +21,9 @@ from armfarm.launchers import app
 from armfarm.workers import records
 
 NAME = 'grasp_state'
-_CONFIGS = {'qtopt': 'grasp_state', 'supervised': 'grasp_state,supervised'}
+CONFIGS = {'qtopt': 'grasp_state', 'supervised': 'grasp_state,supervised'}
 _GOAL = 0.95  # success on unseen objects
-_EPISODES = 14_000  # some 120,000 steps
+_EPISODES = 14_000  # some 175,000 steps
 _METRICS = ('success', 'return', 'episodes', 'env_steps', 'updates', 'updates_per_s')
 
 
@@ -36,7 +36,7 @@ def make_job(agent: str, seed: int) -> jobs.Job:
     seed=seed,
     workdir=jobs.runs(NAME) / f'{agent}-{seed}',
     arguments=(
-      f'--config=configs/qtopt.py:{_CONFIGS[agent]}',
+      f'--config=configs/qtopt.py:{CONFIGS[agent]}',
       f'--config.seed={seed}',
       f'--config.run.max_episodes={_EPISODES}',
       '--runtime=sync',
@@ -66,7 +66,7 @@ def main(argv: list[str]) -> int:
   """Runs what is left to run; returns the exit code."""
   app.no_arguments(argv)
   seeds = functools.partial(results.seeds, NAME)
-  return jobs.run_all(jobs.queue(make_job, _CONFIGS, seeds), collect)
+  return jobs.run_all(jobs.queue(make_job, CONFIGS, seeds), collect)
 
 
 if __name__ == '__main__':

@@ -3,10 +3,10 @@
   python -m armfarm.experiments.grasp_studies --studies=grasp_loss,grasp_targets
 
 Kalashnikov et al. 2018, C, without a camera and at the scale of `grasp_state`: figures
-7 to 9 and tables 7 and 8. A study changes one number of `base`, whose runs all studies
-share. More robots are more experience for the same updates. A run that is finished is
-not repeated, one that was stopped goes on: with --limit_minutes the queue is worked off
-in sittings.
+7 to 9 and tables 7 and 8. A variant says what is different of `base`, whose runs all
+studies share. More robots are more experience for the same updates. A run that is
+finished is not repeated, one that was stopped goes on: with --limit_minutes the queue
+is worked off in sittings.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from absl import flags
 
+from armfarm.experiments import grasp_state
 from armfarm.experiments import jobs
 from armfarm.experiments import results
 from armfarm.experiments import rows
@@ -99,10 +100,9 @@ def make_job(study: str, name: str, seed: int) -> jobs.Job:
   Variants of other studies that ask for the same have the same run.
   """
   variant = STUDIES[study][name]
-  config = {'qtopt': 'grasp_state', 'supervised': 'grasp_state,supervised'}
   episodes = round(_EPISODES * variant.robots)
   arguments = (
-    f'--config=configs/qtopt.py:{config[variant.agent]}',
+    f'--config=configs/qtopt.py:{grasp_state.CONFIGS[variant.agent]}',
     f'--config.seed={seed}',
     f'--config.run.max_episodes={episodes}',
     f'--config.run.evaluate_every={episodes // _EVALUATIONS}',
