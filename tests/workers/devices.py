@@ -16,7 +16,7 @@ from armfarm.configs import ddpg
 from armfarm.configs import naf
 from armfarm.envs import compiler
 
-_DEVICES, _BATCH, _UPDATES = 4, 64, 10
+_DEVICES, _BATCH, _UPDATES = 4, 64, 5
 _SPEC = types.Spec(observation_size=20, action_size=7)
 _AXIS = 'devices'
 _CONFIGS = {
