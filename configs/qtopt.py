@@ -152,7 +152,7 @@ def hasten(agent: ConfigDict) -> None:
   agent.lag = 750  # updates, mean age of theta-bar-2: 1.5 times that of theta-bar-1
   agent.optimizer = 'adam'
   agent.learning_rate = 1e-3  # of Adam
-  agent.decay_updates = 250_000  # at 1e-4, 92 % of grasps became 94
+  agent.decay_updates = 350_000  # at 1e-4, 92 % of grasps became 94
   agent.weight_decay = 0.0
   agent.cem.samples = 32  # N; half the time of a label
   agent.cem.elites = 4  # M

@@ -23,7 +23,7 @@ from armfarm.workers import records
 NAME = 'grasp_state'
 CONFIGS = {'qtopt': 'grasp_state', 'supervised': 'grasp_state,supervised'}
 _GOAL = 0.95  # success on unseen objects
-_EPISODES = 14_000  # some 175,000 steps
+_EPISODES = 23_000  # some 280,000 steps
 _METRICS = ('success', 'return', 'episodes', 'env_steps', 'updates', 'updates_per_s')
 
 

@@ -281,12 +281,14 @@ class Things(NamedTuple):
   Attributes:
     shares: of the first layer, for each thing, [B K H].
     there: whether there is such a thing, [B K].
-    turn: sine and cosine of the gripper's heading, [B 2].
+    turn: sine and cosine of the gripper's heading in the mirror, [B 2].
+    mirror: signs of the world's x and y in the mirror, [B 2].
   """
 
   shares: chex.Array
   there: chex.Array
   turn: chex.Array
+  mirror: chex.Array
 
 
 class ThingCritic(nn.Module):
@@ -298,7 +300,8 @@ class ThingCritic(nn.Module):
   nothing. All is seen from the
   gripper: its heading turns what lies there and the action's way along x and y, and the
   box around a thing is the matrix R diag(e) R', half edges e along axes R, which knows
-  no first axis and no sign.
+  no first axis and no sign. Nor does it matter which finger is which, or in which
+  quarter of the bin this happens: mirrors make one of all four.
 
   The observation is that of `grasp_state`: the tip from the bin's middle (2), sine and
   cosine of the heading (2), status and height (2), and 12 numbers of each thing.
@@ -326,6 +329,7 @@ class ThingCritic(nn.Module):
     chex.assert_rank(observation, 2)
     gripper, things = observation[:, :_STATUS], observation[:, _STATUS:]
     things = things.reshape(len(observation), -1, _THING)
+    mirror, gripper, things = mirrored(gripper, things)
     turn = gripper[:, 2:4]
     distance = jnp.sum(things[..., :2] ** 2, axis=2)
     distance = jnp.where(things[..., 9] > 0.0, distance, jnp.inf)
@@ -335,19 +339,44 @@ class ThingCritic(nn.Module):
     gripper = gripper * jnp.array([_GRIPPER])
     around = jnp.broadcast_to(gripper[:, None], (*seen.shape[:2], _STATUS))
     shares = self.of_state(jnp.concatenate([seen, around], axis=2))
-    return Things(shares, things[..., 9] > 0.0, turn)
+    return Things(shares, things[..., 9] > 0.0, turn, mirror)
 
   def score(self, embedding: Things, action: chex.Array, train: bool) -> chex.Array:
     """Maps embeddings, or one, and actions [B A] to logits [B]."""
     del train
     chex.assert_rank(action, 2)
-    way = turned(embedding.turn, action[:, :2])
-    action = jnp.concatenate([way, action[:, 2:]], axis=1)
+    mirror = embedding.mirror
+    way = turned(embedding.turn, mirror * action[:, :2])
+    sine = jnp.prod(mirror, axis=1, keepdims=True) * action[:, 3:4]
+    action = jnp.concatenate([way, action[:, 2:3], sine, action[:, 4:]], axis=1)
     h = nn.relu(embedding.shares + self.of_action(action)[:, None])
     for layer in self.layers:
       h = nn.relu(layer(h))
     logits = jnp.where(embedding.there, self.last(h)[..., 0], -jnp.inf)
     return jnp.maximum(jnp.max(logits, axis=1), _NO_HOPE)
+
+
+def mirrored(
+  gripper: chex.Array, things: chex.Array
+) -> tuple[chex.Array, chex.Array, chex.Array]:
+  """Returns a scene in those mirrors in which its gripper is where x, y >= 0.
+
+  Args:
+    gripper: numbers of the gripper, [B 6].
+    things: of things, [B K 12].
+
+  Returns:
+    The signs of x and y [B 2], and numbers as those given [B 6] and [B K 12], with the
+    heading of that finger, of the two, for which its cosine is not negative.
+  """
+  signs = jnp.where(gripper[:, :2] < 0.0, -1.0, 1.0)
+  x, y = signs[:, :1], signs[:, 1:]
+  turn = gripper[:, 2:4] * jnp.concatenate([y, x], axis=1)
+  turn = jnp.where(turn[:, 1:] < 0.0, -turn, turn)
+  gripper = jnp.concatenate([jnp.abs(gripper[:, :2]), turn, gripper[:, 4:]], axis=1)
+  one = jnp.ones_like(x)
+  of_thing = jnp.concatenate([x, y, one, x, x, y, y, *[one] * 5], axis=1)
+  return signs, gripper, things * of_thing[:, None]
 
 
 def turned(turn: chex.Array, way: chex.Array) -> chex.Array:

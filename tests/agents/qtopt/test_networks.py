@@ -245,6 +245,37 @@ def test_things_are_what_they_are_however_they_are_told(things, changes):
   np.testing.assert_allclose(before, after, rtol=1e-5)
 
 
+def _in_a_mirror(observation, action, x, y):
+  """Returns what [1 O], [1 A] become where signs `x` and `y` turn the world's axes."""
+  one = 1.0
+  gripper = [x, y, y, x, one, one]  # a sine goes with y, a cosine with x
+  thing = [x, y, one, x, x, y, y, one, one, one, one, one]
+  signs = jnp.array([[*gripper, *3 * thing]])
+  return signs * observation, jnp.array([[x, y, one, x * y, *4 * [one]]]) * action
+
+
+def _elsewhere(scene):
+  observation, action = scene
+  return observation.at[:, :2].set(jnp.array([[0.05, -0.02]])), action
+
+
+@pytest.mark.parametrize(('x', 'y'), [(-1.0, 1.0), (1.0, -1.0), (-1.0, -1.0)])
+def test_mirrors_change_nothing(things, x, y):
+  scene = _elsewhere(_scene(turn=0.7))
+  before = things(*scene)
+  other_place = scene[0].at[0, 0].set(0.1)
+  assert abs(before[0] - things(other_place, scene[1])[0]) > 1e-4
+  np.testing.assert_allclose(before, things(*_in_a_mirror(*scene, x, y)), rtol=1e-5)
+
+
+def test_fingers_are_alike(things):
+  observation, action = _elsewhere(_scene(turn=0.7))
+  other = observation.at[:, 2:4].multiply(-1.0)
+  np.testing.assert_allclose(
+    things(observation, action), things(other, action), rtol=1e-5
+  )
+
+
 def test_things_are_seen_from_the_gripper():
   observation, action = _scene(turn=0.7)
   other, same_way = _scene()
