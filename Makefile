@@ -11,7 +11,8 @@ FOLDERS := agents configs envs experiments launchers replay workers
 SOURCES := $(wildcard $(FOLDERS) benchmarks tests)
 EXPERIMENTS := reach reach_async reach_fused pendulum pusher figure4 figure5 \
   gps_reach gps_faults gps_peg grasp_state grasp_studies
-PARALLEL := --numprocesses=2 --dist=loadfile  # a file's tests share what they compile
+# Three, on two cores: some wait for processes. A file's tests share what they compile.
+PARALLEL := --numprocesses=3 --dist=loadfile
 BIN := .venv/bin
 STAMP := .venv/.installed
 SBX := .venv-sbx/.installed
