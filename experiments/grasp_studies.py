@@ -15,8 +15,6 @@ import pathlib
 import re
 from typing import NamedTuple
 
-from absl import flags
-
 from armfarm.experiments import grasp_state
 from armfarm.experiments import jobs
 from armfarm.experiments import results
@@ -29,8 +27,6 @@ _RATIO = 2.0  # updates a step of `base`
 _EVALUATIONS = 10  # of a run
 _HALF = 'success_at_half'
 _METRICS = ('success', 'return', 'episodes', 'env_steps', 'updates')
-
-_STUDIES = flags.DEFINE_list('studies', [], 'Which, with commas; none: all.')
 
 
 class Variant(NamedTuple):
@@ -129,7 +125,7 @@ def collect(job: jobs.Job, source: rows.Source) -> list[rows.Row]:
 def main(argv: list[str]) -> int:
   """Runs what is left to run, seed by seed; returns the exit code."""
   app.no_arguments(argv)
-  studies = jobs.chosen(_STUDIES.value, STUDIES)
+  studies = jobs.chosen(jobs.STUDIES.value, STUDIES)
   queue = [
     make_job(study, name, seed)
     for study in studies

@@ -51,6 +51,7 @@ _CURVES = {
 SEEDS = flags.DEFINE_integer('seeds', 0, 'Seeds, from 0; 0: as many as are shown.')
 AGENTS = flags.DEFINE_list('agents', [], 'Who learns, with commas; none: all.')
 TASKS = flags.DEFINE_list('tasks', [], 'What is learned, with commas; none: all.')
+STUDIES = flags.DEFINE_list('studies', [], 'Which ones, with commas; none: all.')
 _LIMIT = flags.DEFINE_float('limit_minutes', math.inf, 'No run is started later.')
 _RUNS = flags.DEFINE_string('runs', 'runs/experiments', 'Folder of the runs.')
 

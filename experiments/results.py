@@ -37,6 +37,8 @@ _AXES = {
   'return_at_update_': ('updates', 'return on held-out episodes'),
   'success_at_second_': ('seconds', 'success on held-out episodes, %'),
   'return_at_second_': ('seconds', 'return on held-out episodes'),
+  'z_at_step_': ('step of an episode', 'command along z, mean'),
+  'z_deviation_at_step_': ('step of an episode', 'command along z, standard deviation'),
 } | {
   f'within_{far}_cm_at_iteration_': ('iterations', f'within {far} cm of the bottom, %')
   for far in (10, 5, 2)
@@ -123,6 +125,16 @@ def _study(title: str, text: str, agents: dict[str, str]) -> Story:
   )
 
 
+def _offline(title: str, text: str, *variants: str) -> Story:
+  return Story(
+    title,
+    f'Kalashnikov et al. 2018, {text}',
+    ('success', 'logged', 'updates'),
+    'python -m armfarm.experiments.grasp_offline',
+    tuple(('qtopt', variant, 3) for variant in variants),
+  )
+
+
 STORIES = {
   'grasp_state': Story(
     'Grasping by poses',
@@ -170,6 +182,47 @@ STORIES = {
       **dict.fromkeys(('30-robots', '60-robots'), 'qtopt'),
       **{f'supervised-{n}': 'supervised' for n in (60, 280, 1000)},
     },
+  ),
+  'grasp_logs': Story(
+    'Figure 11: logs that a script makes, and a policy',
+    'Kalashnikov et al. 2018, C.1, of grasping by poses: what the scripted policy did,'
+    ' what the evaluation policy of a run did that had learned little, and all that two'
+    ' whole runs did.',
+    ('success', 'episodes', 'env_steps'),
+    planned=tuple(
+      ('qtopt', name, 1)
+      for name in ('scripted', 'explore', 'farm', 'farm-scripted-end')
+    ),
+  ),
+  'grasp_offline_end': _offline(
+    'Table 4: who ends an episode, on a log',
+    'table 4, of grasping by poses from what a whole run did; `joint` learns from its'
+    ' own experience, too, for as long again.',
+    'automatic',
+    'learned',
+    'automatic-joint',
+    'learned-joint',
+  ),
+  'grasp_offline_targets': _offline(
+    'Table 5: clipped double Q-learning on a log',
+    'table 5, of grasping by poses from what a whole run did; episodes end by rule.',
+    'double',
+    'clipped',
+  ),
+  'grasp_offline_size': _offline(
+    'Table 6: how large a log has to be',
+    'table 6, of grasping by poses from what a run did, and the first 55 % of it.',
+    'all',
+    '55-percent',
+  ),
+  'grasp_offline_mix': _offline(
+    'Table 9: what a log has to be like',
+    'table 9, of grasping by poses: 100,000 transitions of the script, of a policy that'
+    ' grasps as seldom, 50,000 of each, and 67,000 and 87,000.',
+    'scripted',
+    'explore',
+    'both',
+    'more-of-both',
   ),
   'figure4_reach': _figure_4('reaching'),
   'figure4_door_pull': _figure_4('pulling a door open'),
@@ -327,6 +380,7 @@ _LABELS = {
   'env_steps': 'steps',
   'updates': 'updates',
   'updates_per_s': 'updates a second',
+  'logged': 'transitions in the log',
   'updates_per_step': 'updates a step, measured',
   'updates_per_step_set': 'updates a step, set',
   'traces': 'times the program was traced',

@@ -29,6 +29,8 @@ CURVES = (
   'within_10_cm_at_iteration_',
   'within_5_cm_at_iteration_',
   'within_2_cm_at_iteration_',
+  'z_at_step_',
+  'z_deviation_at_step_',
 )
 
 _NAME = re.compile(r'[a-z][a-z0-9_-]*')

@@ -1,9 +1,6 @@
 """Ablations of QT-Opt: every variant is a run that can start, and none runs twice."""
 
-import sys
-
 from absl import flags
-from ml_collections import config_flags
 import pytest
 
 from armfarm.experiments import grasp_studies as studies
@@ -20,25 +17,10 @@ def _parsed():
   flags.FLAGS.mark_as_parsed()
 
 
-@pytest.fixture
-def read(monkeypatch):
-  """Returns the config that a launcher reads from a job's flags."""
-
-  def config(job):
-    command = ['', *(flag for flag in job.arguments if flag.startswith('--config'))]
-    monkeypatch.setattr(sys, 'argv', command)  # where it looks for what is overridden
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_file('config', flag_values=values)
-    values(command)
-    return values.config
-
-  return config
-
-
 @pytest.mark.parametrize(('study', 'name'), _ALL)
-def test_every_variant_can_start(read, study, name):
+def test_every_variant_can_start(read_config, study, name):
   variant = studies.STUDIES[study][name]
-  config = read(studies.make_job(study, name, 1))
+  config = read_config(studies.make_job(study, name, 1))
   build.make_parts(config)
   assert (config.seed, config.agent.name) == (1, variant.agent)
   # More robots bring more experience to as many updates.
