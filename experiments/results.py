@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 import pathlib
 import statistics
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from absl import flags
 from matplotlib import figure
@@ -43,6 +43,7 @@ _AXES = {
   f'within_{far}_cm_at_iteration_': ('iterations', f'within {far} cm of the bottom, %')
   for far in (10, 5, 2)
 }
+_BY_STEP = ('z_at_step_', 'z_deviation_at_step_')  # of an episode: nothing is held
 _COLORS = (
   pictures.BLUE,
   pictures.ORANGE,
@@ -538,12 +539,16 @@ def main(argv: list[str]) -> None:
 def _draw_panel(axes: Axes, kind: str, curves: Sequence[Row]) -> None:
   last = max(map(_place, curves))
   for number, (system, part) in enumerate(_systems(curves).items()):
-    _draw_system(axes, system, part, last, _COLORS[number % len(_COLORS)])
+    end = max(map(_place, part)) if kind in _BY_STEP else last
+    _draw_system(axes, system, part, end, _COLORS[number % len(_COLORS)])
   across, up = _AXES[kind]
   axes.set(xlabel=across, ylabel=up, xlim=(0, last))
   if curves[0].unit == '%':
     axes.set(ylim=(-4, 106))
-  axes.legend(loc='lower right', frameon=False, fontsize=10)
+  place: dict[str, Any] = {'loc': 'lower right'}
+  if kind in _BY_STEP:  # curves are everywhere
+    place = {'loc': 'lower center', 'bbox_to_anchor': (0.5, 1.0), 'ncols': 2}
+  axes.legend(**place, frameon=False, fontsize=10)
   pictures.style(axes)
 
 
@@ -557,8 +562,9 @@ def _draw_system(
   grid = grid[grid >= max(starts)]
   held = [np.interp(grid, episodes, success) for episodes, success in curves]
   low, middle, high = np.min(held, 0), np.median(held, 0), np.max(held, 0)
-  plural = 's' if len(seeds) > 1 else ''
-  label = f'{system}: median and range of {len(seeds)} seed{plural}'
+  label = f'{system}: 1 seed'
+  if len(seeds) > 1:
+    label = f'{system}: median and range of {len(seeds)} seeds'
   axes.plot(grid, middle, color=color, linewidth=1.8, label=label)
   axes.fill_between(grid, low, high, color=color, alpha=0.15, linewidth=0)
 
