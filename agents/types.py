@@ -108,6 +108,8 @@ class Agent(NamedTuple):
       not jittable.
     search: `(variables, observation [O], key) -> Searched`, how `act` came to its
       action; of agents that search for it.
+    judge: `(LearnerState, success []) -> LearnerState`, once a policy was tried; of
+      agents that act by how that went.
   """
 
   init: Callable[[chex.PRNGKey], LearnerState]
@@ -123,6 +125,7 @@ class Agent(NamedTuple):
   update: Callable[[LearnerState, Examples, chex.PRNGKey], tuple[LearnerState, Metrics]]
   host: Host | None = None
   search: Callable[[Variables, chex.Array, chex.PRNGKey], Searched] | None = None
+  judge: Callable[[LearnerState, chex.Array], LearnerState] | None = None
 
 
 def identity(

@@ -254,6 +254,7 @@ def run() -> ConfigDict:
   # Before the noisy policy explores; ours: as soon as it learns, since what the script
   # never does is overrated until it is tried. Kalashnikov, C: 120,000
   run.scripted_updates = 1
+  run.scripted_success = 0.5  # of a trial, from which it explores, too; Kalashnikov, 5
   run.warmup_steps = 20_000  # environment steps before the first update; ours
   run.publish_every = 50  # updates; ours
   run.pace = 0.0  # not paced

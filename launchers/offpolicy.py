@@ -160,7 +160,8 @@ def with_script(
   own = config.agent.get('critic', config.agent)
   layout = actions.layout(task.action_size, own.angles, tuple(own.commands))
   options = guided.fill(scripted.Options, config.scripted.to_dict())
-  return scripted.begins(agent, layout, options, config.run.scripted_updates)
+  end = scripted.End(config.run.scripted_updates, config.run.scripted_success)
+  return scripted.begins(agent, layout, options, end)
 
 
 # What travels.

@@ -278,6 +278,9 @@ class FusedTrainer:
     """Checks; there is nobody to publish to."""
     self.check()
 
+  def judge(self, success: float) -> None:
+    """Nothing: what it means for a script, MJX has no tasks for."""
+
   def check(self) -> None:
     """Raises Diverged if a metric of the last call is not finite."""
     trainer.check(self._metrics, self.counters)

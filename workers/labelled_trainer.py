@@ -131,6 +131,10 @@ class LabelledTrainer:
     """See `Trainer`."""
     self._trainer.publish()
 
+  def judge(self, success: float) -> None:
+    """See `Trainer`."""
+    self._trainer.judge(success)
+
   def check(self) -> None:
     """See `Trainer`."""
     self._trainer.check()

@@ -163,6 +163,9 @@ class ParameterServer:
     self._replay.publish(types.Published(version, time.time(), learner))
     self._published = self.counters.updates
 
+  def judge(self, success: float) -> None:
+    """Nothing: no robot acts by it."""
+
   def check(self) -> None:
     """Nothing: what is not finite is rolled back, and counted as a rollback."""
 

@@ -122,6 +122,9 @@ class Supervised(Protocol):
   def publish(self) -> None:
     """Puts the present variables on offer."""
 
+  def judge(self, success: float) -> None:
+    """Is told how a policy of its did, from whatever thread."""
+
   def check(self) -> None:
     """Raises Diverged if what was learned is not finite."""
 
@@ -246,6 +249,7 @@ class Supervisor:
     """
     told = {name: x for name, x in trial._asdict().items() if x is not None}
     row = {**request.counters._asdict(), 'seconds': request.seconds, **told}
+    self._trainer.judge(trial.success)
     with self._lock:
       if self._passed is None:
         self._judge(request, trial)

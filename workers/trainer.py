@@ -14,6 +14,7 @@ Letters as in `armfarm.agents.types`, and [T] steps of a block.
 from __future__ import annotations
 
 from fractions import Fraction
+import queue
 import time
 from typing import Any, NamedTuple
 
@@ -206,6 +207,8 @@ class Trainer:
     self._variables = jax.jit(
       lambda learner: agent.variables(packing.unpack_one(self._template, learner))
     )
+    self._verdicts: queue.SimpleQueue[float] = queue.SimpleQueue()
+    self._judge = jax.jit(self._judged)
     self._names: tuple[str, ...] = ()  # of the metrics
     self._metrics = np.zeros(0)  # in that order
     self._published = -1  # updates at the last publication
@@ -263,6 +266,7 @@ class Trainer:
     Raises:
       Diverged: the loss was not finite at a publication.
     """
+    self._hear()
     ready = (self._learner, self._metrics, self.counters.updates)
     items = self._memory.sample(self._options.batch_size * self.updates_per_call)
     self._learner, self._metrics, self._key = self._train(
@@ -279,7 +283,16 @@ class Trainer:
     Raises:
       Diverged: the loss is not finite.
     """
+    self._hear()
     self._publish(self._learner, self._metrics, self.counters.updates)
+
+  def judge(self, success: float) -> None:
+    """Tells the learner how a policy of it did; it hears of it before its next call.
+
+    May be called from another thread.
+    """
+    if self._agent.judge is not None:
+      self._verdicts.put(success)
 
   def check(self) -> None:
     """Raises Diverged if a metric of the last call is not finite."""
@@ -302,6 +315,15 @@ class Trainer:
     self._names = tuple(metrics)
     means = jnp.stack([*metrics.values()])
     return packing.pack_one(state), means, jax.random.key_data(key)
+
+  def _hear(self) -> None:
+    while not self._verdicts.empty():
+      self._learner = self._judge(self._learner, self._verdicts.get())
+
+  def _judged(self, learner: packing.Packed, success: chex.Array) -> packing.Packed:
+    assert self._agent.judge is not None
+    state = packing.unpack_one(self._template, learner)
+    return packing.pack_one(self._agent.judge(state, success))
 
   def _named(self, metrics: chex.Array) -> dict[str, float]:
     values = np.asarray(metrics).tolist()

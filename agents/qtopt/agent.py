@@ -93,11 +93,13 @@ class Variables(NamedTuple):
     target: parameters theta_1 and running averages, as flax takes them.
     lagged: theta_2 and the running averages of its time.
     updates: behind them, [].
+    success: share of the episodes of the best trial so far that succeeded, [].
   """
 
   target: Any
   lagged: Any
   updates: chex.Array
+  success: chex.Array
 
 
 class LearnerState(NamedTuple):
@@ -110,6 +112,7 @@ class LearnerState(NamedTuple):
     copies: of theta_1 and its running averages, for theta_2.
     optimizer: state of SGD.
     updates: made so far, [].
+    success: as in `Variables`, [].
   """
 
   params: types.Params
@@ -118,6 +121,7 @@ class LearnerState(NamedTuple):
   copies: bellman.Lag
   optimizer: optax.OptState
   updates: chex.Array
+  success: chex.Array
 
 
 class Example(NamedTuple):
@@ -166,13 +170,19 @@ def init(model: Model, key: chex.PRNGKey) -> LearnerState:
     bellman.Lag(target, target),
     model.optimizer.init(params),
     jnp.zeros([], jnp.int32),
+    jnp.zeros([]),
   )
 
 
 def target_variables(state: LearnerState) -> Variables:
   """Returns both target networks: averaged parameters, copied statistics."""
   target = join(state.target, state.statistics)
-  return Variables(target, state.copies.lagged, state.updates)
+  return Variables(target, state.copies.lagged, state.updates, state.success)
+
+
+def judge(state: LearnerState, success: chex.Array) -> LearnerState:
+  """Keeps in mind how well a policy did, if none did better; `success` is []."""
+  return state._replace(success=jnp.maximum(state.success, success))
 
 
 # The policy.
@@ -349,7 +359,9 @@ def update(
     state.copies, join(target, statistics), updates, lag_period(config.lag)
   )
   metrics['gradient_norm'] = optax.tree.norm(grads)
-  new = LearnerState(params, statistics, target, copies, optimizer, updates)
+  new = LearnerState(
+    params, statistics, target, copies, optimizer, updates, state.success
+  )
   return new, metrics
 
 
@@ -431,4 +443,5 @@ def make(spec: types.Spec, config: Config, axis_name: str | None = None) -> type
     label=partial(label, model),
     update=partial(update, model),
     search=partial(search, model),
+    judge=judge,
   )

@@ -155,17 +155,29 @@ def assemble(
   return jnp.concatenate([box, pair, jnp.array(commands, box.dtype)])
 
 
+class End(NamedTuple):
+  """When the scripted policy has done its part: when either holds of the variables.
+
+  Attributes:
+    updates: behind them; Kalashnikov et al. 2018, C: 120,000.
+    success: share of a trial's episodes; Kalashnikov et al. 2018, 5: one half.
+  """
+
+  updates: int
+  success: float
+
+
 def begins(
-  agent: types.Agent, layout: Layout, options: Options, updates: int
+  agent: types.Agent, layout: Layout, options: Options, end: End
 ) -> types.Agent:
-  """Returns an agent that explores by script, and as it did after so many updates.
+  """Returns an agent that explores by script, and in the end as it did.
 
   Args:
-    agent: whose variables say how many `updates` are behind them.
+    agent: whose variables say how many `updates` are behind them, and what `success`
+      policies had.
     layout: of the action.
     options: numbers of the scripted policy.
-    updates: of the variables that act in the first episodes that are not scripted;
-      Kalashnikov et al. 2018, C: 120,000.
+    end: see there.
   """
   check(layout)
 
@@ -188,7 +200,8 @@ def begins(
   def either(
     variables: Any, state: Actor, observation: Any, key: chex.PRNGKey
   ) -> tuple[chex.Array, Actor]:
-    learned = variables.updates >= updates
+    learned = variables.updates >= end.updates
+    learned |= variables.success >= end.success
     arguments = variables, state, observation, key
     return jax.lax.cond(learned, by_agent, by_script, *arguments)
 

@@ -234,4 +234,5 @@ def make(spec: types.Spec, config: Config, axis_name: str | None = None) -> type
     act=partial(act, model),
     label=partial(label, model),
     update=partial(qtopt.update, model.critic),
+    judge=qtopt.judge,
   )

@@ -58,7 +58,10 @@ class _Trainer:
 
   def __init__(self):
     self.counters, self.dropped, self.diverged = Counters(), 0, False
-    self.published = 0
+    self.published, self.verdicts = 0, []
+
+  def judge(self, success):
+    self.verdicts.append(success)
 
   def train(self, episodes):
     count = self.counters.episodes + episodes
@@ -177,6 +180,12 @@ def test_all_is_recorded(farm):
   assert len(farm.shown) == 20
   assert 'success   ---' in farm.shown[0]
   assert 'episode    20  return    -4.50  success 100 %' in farm.shown[-1]
+
+
+def test_the_trainer_hears_of_every_trial(farm):
+  farm = farm([_LOST, _WON, _HELD_OUT])
+  farm.train(1, blocks=60)
+  assert farm.trainer.verdicts == [_LOST.success, _WON.success, _HELD_OUT.success]
 
 
 @pytest.mark.parametrize(

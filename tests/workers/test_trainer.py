@@ -201,6 +201,29 @@ def test_every_minibatch_is_labelled_by_the_newest_variables(make_trainer, scrip
   assert len(traces) == 1
 
 
+def test_a_learner_hears_how_it_did_before_its_next_call(make_trainer, script):
+  def judge(state, success):
+    return state._replace(weight=state.weight + success)
+
+  trainer, outbox = make_trainer(block_steps=2, judge=judge)
+  before = trainer.variables()['weight']
+  trainer.judge(3.0)
+  trainer.judge(0.25)
+  assert trainer.variables()['weight'] == before
+  trainer.publish()
+  assert outbox.latest(0.0).variables['weight'] == pytest.approx(before + 3.25)
+  trainer.publish()
+  assert trainer.variables()['weight'] == pytest.approx(before + 3.25)
+
+
+def test_a_learner_that_does_not_ask_is_told_nothing(make_trainer):
+  trainer, _ = make_trainer(block_steps=2)
+  before = trainer.variables()['weight']
+  trainer.judge(1.0)
+  trainer.publish()
+  assert trainer.variables()['weight'] == before
+
+
 def test_the_update_is_traced_once(make_trainer, script, toy):
   trainer, _ = make_trainer(updates_per_step=3.0, block_steps=2, publish_every=6)
   traces = toy.traces

@@ -40,7 +40,9 @@ def hill(spec, config):
   """A model on hills, and variables whose peaks are 1/2 apart."""
   model = qtopt.build(spec, config._replace(cem=cem.Options(400, 10, 3)))
   pairs = (jnp.float32(_FIRST), 0.25), (jnp.float32(_SECOND), -0.25)
-  return model._replace(network=Hill()), qtopt.Variables(*pairs, jnp.int32(0))
+  return model._replace(network=Hill()), qtopt.Variables(
+    *pairs, jnp.int32(0), jnp.float32(0)
+  )
 
 
 def _label(model, variables, batch, key=0):
@@ -205,6 +207,14 @@ def test_theta_2_lags_theta_1(learner):
     chex.assert_trees_all_equal(learner.states[t].copies.lagged, expected)
     variables = learner.agent.variables(learner.states[t])
     chex.assert_trees_all_equal(variables.lagged, expected)
+
+
+def test_the_best_trial_is_kept_in_mind(learner):
+  state = learner.states[-1]
+  assert learner.agent.variables(state).success == 0.0
+  for success, best in ((0.25, 0.25), (0.75, 0.75), (0.5, 0.75)):
+    state = learner.agent.judge(state, jnp.float32(success))
+    assert learner.agent.variables(state).success == best
 
 
 def test_theta_1_has_the_statistics_of_theta(learner):

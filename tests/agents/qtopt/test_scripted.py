@@ -108,21 +108,21 @@ _assert_close = functools.partial(
 )
 
 
-def test_it_explores_until_there_are_updates_enough(layout, spec, config):
+def test_it_explores_until_there_are_updates_enough_or_success(layout, spec, config):
   own = qtopt.make(spec, config)
-  agent = scripted.begins(own, layout, _OPTIONS, updates=100)
+  agent = scripted.begins(own, layout, _OPTIONS, scripted.End(100, success=0.5))
   explore = jax.jit(agent.explore)
   variables = jax.jit(lambda key: own.variables(own.init(key)))(jax.random.key(0))
   state = jax.jit(agent.begin)(jax.random.key(1))
   observation = jnp.zeros(spec.observation_size)
-  by_script, by_itself = (
+  by_script, *by_itself = (
     explore(
-      variables._replace(updates=jnp.int32(count)),
+      variables._replace(updates=jnp.int32(count), success=jnp.float32(success)),
       state,
       observation,
       jax.random.key(2),
     )
-    for count in (99, 100)
+    for count, success in ((99, 0.49), (100, 0.0), (0, 0.5))
   )
   script = jax.jit(functools.partial(scripted.explore, layout, _OPTIONS))
   action, plan = script(variables, state.plan, observation, jax.random.key(2))
@@ -130,7 +130,8 @@ def test_it_explores_until_there_are_updates_enough(layout, spec, config):
   action, left = jax.jit(own.explore)(
     variables, state.own, observation, jax.random.key(2)
   )
-  _assert_close(by_itself, (action, state._replace(own=left)))
+  for found in by_itself:
+    _assert_close(found, (action, state._replace(own=left)))
   assert agent.act is own.act
 
 

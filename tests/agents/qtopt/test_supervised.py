@@ -106,7 +106,7 @@ def _act(model):
   def act(peak, observation):
     critic = model.critic._replace(network=_Hill(peak), config=precise)
     its = model._replace(critic=critic)
-    variables = qtopt.Variables((), (), ())
+    variables = qtopt.Variables((), (), (), ())
     return supervised.act(its, variables, observation, jax.random.key(0))
 
   return lambda *inputs: np.asarray(act(*map(jnp.float32, inputs)))
