@@ -175,6 +175,12 @@ STORIES = {
       ('ours', 'learned-end', 'scripted-end', 'no-cost', 'no-cost-0.7'), 'qtopt'
     ),
   ),
+  'grasp_farm': _study(
+    'Collectors and Bellman updaters beside the trainer',
+    '4.3, of grasping by poses in 5,000 episodes: in lock step, and two collectors, two'
+    ' Bellman updaters and the trainer as processes around Reverb.',
+    dict.fromkeys(('lock-step', 'farm'), 'qtopt'),
+  ),
   'grasp_robots': _study(
     'Table 8: how many robots it takes',
     'C, of grasping by poses: as many updates for all, and experience like that of so'

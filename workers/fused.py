@@ -279,7 +279,7 @@ class FusedTrainer:
     self.check()
 
   def judge(self, success: float) -> None:
-    """Nothing: what it means for a script, MJX has no tasks for."""
+    """Nothing: no task of MJX begins with a script."""
 
   def check(self) -> None:
     """Raises Diverged if a metric of the last call is not finite."""
