@@ -23,8 +23,8 @@ def get_config(which: str = 'reach') -> ConfigDict:
   config.seed = 0
   config.task = task
   config.agent = agent()
-  if which == 'pick_place':  # ours: at 100 Hz as slow in seconds as at 20 Hz, as wide
-    config.agent.noise_theta, config.agent.noise_sigma = 0.03, 0.05
+  if which == 'pick_place':
+    hasten_slowly(config.agent)
   config.replay = replay()
   config.run = run()
   return config
@@ -44,6 +44,17 @@ def agent() -> ConfigDict:
   agent.noise_theta = 0.15  # per control step; Lillicrap et al. 2016
   agent.noise_sigma = 0.1  # of the action's range [-1, 1]; ours
   return agent
+
+
+def hasten_slowly(agent: ConfigDict) -> None:
+  """Makes a policy of 180 numbers follow its critic, and that its target, more slowly.
+
+  With 1e-3 and 0.01, as for the other tasks, none of 1,784 episodes taught it a grip.
+  """
+  agent.actor_learning_rate = 1e-4  # Gu, V-A, and Lillicrap et al. 2016
+  agent.tau = 0.001  # per update; Lillicrap et al. 2016
+  agent.noise_theta = 0.03  # ours: at 100 Hz as slow in seconds as at 20 Hz
+  agent.noise_sigma = 0.05  # ours: so that it is as wide
 
 
 def replay() -> ConfigDict:
