@@ -297,11 +297,11 @@ class ThingCritic(nn.Module):
     Q(s, a) = max_i f(thing_i, gripper, a)
 
   with one perceptron f for the things nearest the gripper, so that their order means
-  nothing. All is seen from the
-  gripper: its heading turns what lies there and the action's way along x and y, and the
-  box around a thing is the matrix R diag(e) R', half edges e along axes R, which knows
-  no first axis and no sign. Nor does it matter which finger is which, or in which
-  quarter of the bin this happens: mirrors make one of all four.
+  nothing. All is seen from the gripper: its heading turns what lies there and the
+  action's way along x and y, and the box around a thing is the matrix R diag(e) R',
+  half edges e along axes R, which knows no first axis and no sign. Nor does it matter
+  which finger is which, or in which quarter of the bin this happens: mirrors make one
+  of all four.
 
   The observation is that of `grasp_state`: the tip from the bin's middle (2), sine and
   cosine of the heading (2), status and height (2), and 12 numbers of each thing.
