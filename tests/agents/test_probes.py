@@ -20,6 +20,9 @@ from armfarm.agents.ddpg.networks import Critic
 from armfarm.agents.naf import networks as naf_networks
 from armfarm.agents.networks import Normalization
 
+# So many updates take twice as long as their optimisation.
+pytestmark = pytest.mark.usefixtures('optimized')
+
 _SPEC = types.Spec(observation_size=1, action_size=1)
 _STEPS, _BATCH, _UPDATES = 2000, 64, 2000
 _NUMBERS = {

@@ -12,6 +12,7 @@ id is the answer on stdout. When stdin ends, so do the children.
 """
 
 import atexit
+import contextlib
 import gc
 import importlib
 import json
@@ -25,6 +26,7 @@ import threading
 import warnings
 
 _IMPORTS = ['armfarm.launchers.policy', 'armfarm.launchers.session']
+_REVERB = 'armfarm.replay.reverb_replay'  # where it is installed
 
 
 def reap(children):
@@ -94,6 +96,8 @@ def leave(code):
 if __name__ == '__main__':
   for name in _IMPORTS:
     importlib.import_module(name)
+  with contextlib.suppress(ImportError):
+    importlib.import_module(_REVERB)
   gc.freeze()  # children need not copy what lasts
   asked = serve()
   if asked is not None:
