@@ -126,6 +126,12 @@ def user_errors() -> Iterator[None]:
     raise UserError(f'the config has a wrong or missing number: {error}') from error
   except (ValueError, KeyError, ModuleNotFoundError) as error:
     raise UserError(str(error)) from error
+  except AttributeError as error:
+    if not isinstance(error.args[0], KeyError):  # as a ConfigDict's
+      raise
+    raise UserError(
+      f'the config has no {error.name}, as one of another version: start a run anew'
+    ) from error
 
 
 def make_task(config: ConfigDict, trial: bool = False) -> Task | Foreign:

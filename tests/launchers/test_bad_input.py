@@ -7,9 +7,11 @@ import shutil
 import subprocess
 import sys
 
+from ml_collections import ConfigDict
 import pytest
 
 from armfarm.configs import naf
+from armfarm.configs import qtopt
 from armfarm.envs import jaco
 from armfarm.launchers import build
 from armfarm.launchers.app import UserError
@@ -335,3 +337,15 @@ def test_a_task_whose_package_is_missing_names_it(monkeypatch):
   monkeypatch.setattr(jaco.util, 'find_spec', lambda name: None)
   with pytest.raises(UserError, match=r'^dm_control has .*: pip install dm-control$'):
     build.make_parts(naf.get_config('pick_place'))
+
+
+def test_a_config_that_lacks_a_number_names_it():
+  config = ConfigDict(qtopt.get_config('grasp_few').to_dict())
+  del config.run.scripted_success
+  with pytest.raises(UserError, match='has no scripted_success, as one of another'):
+    build.make_parts(config)
+
+
+def test_what_is_wrong_with_us_is_no_error_of_theirs():
+  with pytest.raises(AttributeError, match='nope'), build.user_errors():
+    _ = build.nope
