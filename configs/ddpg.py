@@ -24,7 +24,7 @@ def get_config(which: str = 'reach') -> ConfigDict:
   config.task = task
   config.agent = agent()
   if which == 'pick_place':
-    hasten_slowly(config.agent)
+    steady(config.agent)
   config.replay = replay()
   config.run = run()
   return config
@@ -46,7 +46,7 @@ def agent() -> ConfigDict:
   return agent
 
 
-def hasten_slowly(agent: ConfigDict) -> None:
+def steady(agent: ConfigDict) -> None:
   """Makes a policy of 180 numbers follow its critic, and that its target, more slowly.
 
   With 1e-3 and 0.01, as for the other tasks, none of 1,784 episodes taught it a grip.

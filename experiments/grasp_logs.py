@@ -24,6 +24,7 @@ import jax
 import numpy as np
 
 from armfarm.configs import qtopt
+from armfarm.experiments import grasp_studies
 from armfarm.experiments import jobs
 from armfarm.experiments import results
 from armfarm.experiments import rows
@@ -36,8 +37,10 @@ from armfarm.replay import types
 from armfarm.workers.checkpoints import write_json
 
 NAME = 'grasp_logs'
-SCRIPTED_END = ('task.learned_termination=false', "agent.commands=('close','open')")
-RUNS = {'farm': (), 'farm-scripted-end': SCRIPTED_END}  # what is different of them
+RUNS = {
+  'farm': (),
+  'farm-scripted-end': grasp_studies.SCRIPTED_END,
+}  # what is different of them
 LOGS = ('scripted', 'explore', *RUNS)
 _TRANSITIONS = 100_000  # of a log that one policy makes; Kalashnikov, C.1: 300,000
 _EPISODES = 14_000  # of a whole run, some 170,000 transitions
@@ -259,8 +262,7 @@ def main(argv: list[str]) -> int:
   for job in runs[1:]:
     if not (folder(job.variant) / _FIGURES).exists():
       complete(folder(job.variant), one_step(policy.load(job.workdir).parts))
-  for name in LOGS:
-    rows.merge(results.folder(), log_rows(name))
+  rows.merge(results.folder(), [row for name in LOGS for row in log_rows(name)])
   results.write()
   return 0
 

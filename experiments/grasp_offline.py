@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import functools
 import pathlib
-import re
 from typing import NamedTuple
 
 from armfarm.configs import qtopt
 from armfarm.experiments import grasp_logs
+from armfarm.experiments import grasp_studies
 from armfarm.experiments import jobs
 from armfarm.experiments import results
 from armfarm.experiments import rows
@@ -48,7 +48,7 @@ class Variant(NamedTuple):
   joint: bool = False
 
 
-_END = grasp_logs.SCRIPTED_END
+_END = grasp_studies.SCRIPTED_END
 _FARM, _FARM_END = {'farm': 0}, {'farm-scripted-end': 0}
 STUDIES: dict[str, dict[str, Variant]] = {
   'grasp_offline_end': {  # table 4
@@ -124,7 +124,10 @@ def make_job(study: str, name: str, seed: int) -> jobs.Job:
     '--runtime=sync',
     '--nopictures',
   )
-  return jobs.Job(study, 'qtopt', name, seed, _workdir(variant, seed), arguments)
+  parts = [f'{name}-{count or "all"}' for name, count in variant.logs.items()]
+  parts += ['joint'] * variant.joint
+  workdir = jobs.workdir('grasp_offline', parts, variant.changes, seed)
+  return jobs.Job(study, 'qtopt', name, seed, workdir, arguments)
 
 
 def collect(job: jobs.Job, source: rows.Source) -> list[rows.Row]:
@@ -148,15 +151,6 @@ def main(argv: list[str]) -> int:
     for seed in range(jobs.SEEDS.value or results.seeds(study, 'qtopt', name))
   ]
   return jobs.run_all(sorted(queue, key=lambda job: job.seed), collect)
-
-
-def _workdir(variant: Variant, seed: int) -> pathlib.Path:
-  """Returns a folder that says what is different."""
-  parts = [f'{name}-{count or "all"}' for name, count in variant.logs.items()]
-  parts += [change.partition('.')[2] for change in variant.changes]
-  parts += ['joint'] * variant.joint
-  name = re.sub(r'[^a-z0-9.=_-]+', '', '-'.join(parts))
-  return jobs.runs('grasp_offline') / f'{name}-{seed}'
 
 
 if __name__ == '__main__':

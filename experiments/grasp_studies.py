@@ -11,8 +11,6 @@ is worked off in sittings.
 
 from __future__ import annotations
 
-import pathlib
-import re
 from typing import NamedTuple
 
 from armfarm.experiments import grasp_state
@@ -51,11 +49,8 @@ class Variant(NamedTuple):
 
 _BASE = Variant()
 _DOUBLE = Variant(('agent.target=double',))
-_SCRIPTED_END = (
-  'agent.gamma=0.9',
-  'task.learned_termination=false',
-  "agent.commands=('close','open')",
-)
+SCRIPTED_END = ('task.learned_termination=false', "agent.commands=('close','open')")
+_SCRIPTED_END = ('agent.gamma=0.9', *SCRIPTED_END)
 _FREE = (*_SCRIPTED_END, 'task.step_reward=0.0')  # of what a step costs
 STUDIES: dict[str, dict[str, Variant]] = {
   'grasp_polyak': {  # figure 7a, without clipping as there
@@ -121,7 +116,9 @@ def make_job(study: str, name: str, seed: int) -> jobs.Job:
     *variant.runtime,
     '--nopictures',
   )
-  return jobs.Job(study, variant.agent, name, seed, _workdir(variant, seed), arguments)
+  parts = [variant.agent, f'{variant.robots:g}']
+  workdir = jobs.workdir('grasp_studies', parts, variant.changes, seed)
+  return jobs.Job(study, variant.agent, name, seed, workdir, arguments)
 
 
 def collect(job: jobs.Job, source: rows.Source) -> list[rows.Row]:
@@ -146,14 +143,6 @@ def main(argv: list[str]) -> int:
     for seed in range(jobs.SEEDS.value or results.seeds(study, variant.agent, name))
   ]
   return jobs.run_all(sorted(queue, key=lambda job: job.seed), collect)
-
-
-def _workdir(variant: Variant, seed: int) -> pathlib.Path:
-  """Returns a folder that says what is different."""
-  parts = [variant.agent, f'{variant.robots:g}']
-  parts += [change.partition('.')[2] for change in variant.changes]
-  name = re.sub(r'[^a-z0-9.=_-]+', '', '-'.join(parts))
-  return jobs.runs('grasp_studies') / f'{name}-{seed}'
 
 
 if __name__ == '__main__':

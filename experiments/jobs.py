@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 import json
 import math
 import pathlib
+import re
 import shlex
 import subprocess
 import sys
@@ -103,6 +104,21 @@ Collect = Callable[[Job, Source], Iterable[Row]]
 def runs(name: str) -> pathlib.Path:
   """Returns the folder for the runs of an experiment."""
   return pathlib.Path(_RUNS.value) / name
+
+
+def workdir(
+  name: str, parts: Iterable[str], changes: Iterable[str], seed: int
+) -> pathlib.Path:
+  """Returns a folder that says what is different of a run.
+
+  Args:
+    name: of the experiment.
+    parts: what it says first.
+    changes: of the config, as flags without "--config.".
+    seed: of the run.
+  """
+  every = [*parts, *(change.partition('.')[2] for change in changes)]
+  return runs(name) / f'{re.sub(r"[^a-z0-9.=_-]+", "", "-".join(every))}-{seed}'
 
 
 def chosen(names: Sequence[str], every: Iterable[str]) -> list[str]:

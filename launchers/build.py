@@ -127,7 +127,7 @@ def user_errors() -> Iterator[None]:
   except (ValueError, KeyError, ModuleNotFoundError) as error:
     raise UserError(str(error)) from error
   except AttributeError as error:
-    if not isinstance(error.args[0], KeyError):  # as a ConfigDict's
+    if not any(isinstance(x, KeyError) for x in error.args):  # as a ConfigDict's
       raise
     raise UserError(
       f'the config has no {error.name}, as one of another version: start a run anew'

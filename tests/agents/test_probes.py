@@ -20,7 +20,7 @@ from armfarm.agents.ddpg.networks import Critic
 from armfarm.agents.naf import networks as naf_networks
 from armfarm.agents.networks import Normalization
 
-# So many updates take twice as long as their optimisation.
+# Two thousand updates are worth the time that it takes to optimise them.
 pytestmark = pytest.mark.usefixtures('optimized')
 
 _SPEC = types.Spec(observation_size=1, action_size=1)

@@ -1,6 +1,5 @@
 """Logs to learn grasping from: what they hold, parts of them, and their rows."""
 
-from absl import flags
 import numpy as np
 import pytest
 
@@ -17,8 +16,7 @@ _STEPS = 120  # some eight episodes of the script
 
 
 @pytest.fixture(autouse=True)
-def _folder(monkeypatch, tmp_path):
-  flags.FLAGS.mark_as_parsed()
+def _folder(parsed, monkeypatch, tmp_path):
   monkeypatch.setattr(grasp_logs, 'folder', lambda name: tmp_path / name)
 
 
@@ -39,13 +37,12 @@ def _write(tmp_path, step):
   def write(name, lengths):
     writer = log.EpisodeLog(tmp_path / name, collector=0)
     for number, length in enumerate(lengths):
-      rows = np.zeros(length, np.float32)
-      block = types.block_template(_item_of(step), length)
+      block = types.block_template(step.items, length)
       transition = block.items.transition
       action = transition.action.copy()
       action[:, 2] = np.arange(length) + number
       transition = transition._replace(
-        action=action, discount=np.append(rows[1:] + 1, 0).astype(np.float32)
+        action=action, discount=(np.arange(length) < length - 1).astype(np.float32)
       )
       origin = block.items.origin._replace(
         episode=np.full(length, number, np.int32),
@@ -59,10 +56,6 @@ def _write(tmp_path, step):
     return tmp_path / name
 
   return write
-
-
-def _item_of(step):
-  return step.items
 
 
 def test_the_script_is_logged(parts, step, tmp_path):

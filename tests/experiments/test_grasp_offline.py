@@ -2,7 +2,6 @@
 
 import re
 
-from absl import flags
 import pytest
 
 pytest.importorskip('grain')
@@ -19,9 +18,8 @@ _LENGTH = 15  # transitions of an episode
 
 
 @pytest.fixture(autouse=True)
-def _logs(monkeypatch, tmp_path):
+def _logs(parsed, monkeypatch, tmp_path):
   """Logs of which one knows how long they are."""
-  flags.FLAGS.mark_as_parsed()
   monkeypatch.setattr(grasp_logs, 'folder', lambda name: tmp_path / name)
   for name in grasp_logs.LOGS:
     (tmp_path / name).mkdir()
@@ -56,13 +54,9 @@ def test_every_variant_can_start(read_config, study, name):
   assert (config.joint.offline_updates < updates) == variant.joint
 
 
-def test_runs_are_shared_where_studies_ask_for_the_same():
-  found = {}
-  for study, name in _ALL:
-    job = offline.make_job(study, name, 0)
-    found.setdefault(job.workdir, set()).add(job.arguments)
-  assert all(len(arguments) == 1 for arguments in found.values())
-  assert len(found) == len(_ALL) - 2  # of `automatic` and of `learned`
+def test_runs_are_shared_where_studies_ask_for_the_same(different_runs):
+  count = different_runs(offline.make_job(study, name, 0) for study, name in _ALL)
+  assert count == len(_ALL) - 2  # of `automatic` and of `learned`
 
 
 @pytest.mark.parametrize('study', offline.STUDIES)

@@ -1,6 +1,5 @@
 """Ablations of QT-Opt: every variant is a run that can start, and none runs twice."""
 
-from absl import flags
 import pytest
 
 from armfarm.experiments import grasp_studies as studies
@@ -9,12 +8,9 @@ from armfarm.experiments import results
 from armfarm.experiments.rows import Source
 from armfarm.launchers import build
 
+pytestmark = pytest.mark.usefixtures('parsed')
+
 _ALL = [(study, name) for study, found in studies.STUDIES.items() for name in found]
-
-
-@pytest.fixture(autouse=True)
-def _parsed():
-  flags.FLAGS.mark_as_parsed()
 
 
 @pytest.mark.parametrize(('study', 'name'), _ALL)
@@ -31,14 +27,9 @@ def test_every_variant_can_start(read_config, study, name):
   assert updates == pytest.approx(10_000, rel=1e-4)
 
 
-def test_runs_are_shared_where_studies_ask_for_the_same():
-  found = {}
-  for study, name in _ALL:
-    job = studies.make_job(study, name, 0)
-    found.setdefault(job.workdir, set()).add(job.arguments)
-  assert all(len(arguments) == 1 for arguments in found.values())
-  assert len(found) == len(_ALL) - 5  # `base` is in five, `double` in two
-  assert len({arguments for same in found.values() for arguments in same}) == len(found)
+def test_runs_are_shared_where_studies_ask_for_the_same(different_runs):
+  count = different_runs(studies.make_job(study, name, 0) for study, name in _ALL)
+  assert count == len(_ALL) - 5  # `base` is in five, `double` in two
 
 
 @pytest.mark.parametrize('study', studies.STUDIES)
