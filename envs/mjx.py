@@ -37,12 +37,14 @@ with contextlib.redirect_stdout(io.StringIO()):  # MJX prints that it lacks Warp
 _HOME = 0  # the first keyframe
 
 
+@jax.jit  # traced once for the resets and steps that are compiled of it
 def _begin_step(model: mjx.Model, data: mjx.Data) -> mjx.Data:
   """Computes what follows from positions and velocities, as `mj_step1`."""
   data = mjx.sensor_pos(model, mjx.fwd_position(model, data))
   return mjx.sensor_vel(model, mjx.fwd_velocity(model, data))
 
 
+@jax.jit
 def _end_step(model: mjx.Model, data: mjx.Data) -> mjx.Data:
   """Computes accelerations and integrates by `implicitfast`, as `mj_step2`.
 

@@ -91,6 +91,7 @@ def outer(vector: chex.Array) -> chex.Array:
   return vector[..., :, None] * vector[..., None, :]
 
 
+@jax.jit  # traced once of a shape, for all that is compiled of it
 def inverse_factor(scale_tril: chex.Array) -> chex.Array:
   """Returns S^-1, lower triangular, of S [... A A], by forward substitution.
 
@@ -109,6 +110,7 @@ def inverse_factor(scale_tril: chex.Array) -> chex.Array:
   return jnp.stack(rows, axis=-2)
 
 
+@jax.jit
 def eliminate(matrix: chex.Array, right: chex.Array) -> tuple[chex.Array, chex.Array]:
   """The Cholesky factor S of a matrix, and S^-1 times what stands right of it.
 

@@ -168,6 +168,7 @@ def learner(subjects):
   ],
 )
 @pytest.mark.parametrize('name', _NUMBERS)
+@pytest.mark.no_cover  # here and in other tests: what it runs, smaller ones measure
 def test_learns(learner, name, normalization, probe):
   experience = _experience(probe.step, jax.random.key(0))
   values, actions = learner(name, normalization)(experience, jax.random.key(1))

@@ -4,6 +4,8 @@ Runs here are as small as runs can be: short episodes, tiny networks, few target
 """
 
 import contextlib
+import copy
+import itertools
 import json
 import os
 import pathlib
@@ -93,10 +95,10 @@ class Farm:
 
   wait_for = staticmethod(wait_for)
 
-  def __init__(self, folder, environment):
-    self._logs = folder / 'logs'
-    self._logs.mkdir()
-    self._count = 0
+  def __init__(self, folder):
+    self._folder = folder
+    self._logs = itertools.count()
+    self._measured = True
     shared = {
       'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
       'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '-1',
@@ -104,7 +106,7 @@ class Farm:
     }
     self._zygote = subprocess.Popen(
       [sys.executable, str(_FOLDER / 'zygote.py')],
-      env={**environment, **shared},
+      env={**os.environ, **shared},
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
       text=True,
@@ -112,14 +114,14 @@ class Farm:
 
   def start(self, *arguments, module='local', folder='/', environment=None):
     """Starts a launcher with the arguments as they are."""
-    self._count += 1
-    log = str(self._logs / f'{self._count:03d}')
+    log = str(self._folder / f'{next(self._logs):03d}')
     request = {
       'module': f'armfarm.launchers.{module}',
       'arguments': [str(argument) for argument in arguments],
       'folder': str(folder),
       'log': log,
       'environment': environment or {},
+      'measured': self._measured,
     }
     self._zygote.stdin.write(json.dumps(request) + '\n')
     self._zygote.stdin.flush()
@@ -137,6 +139,12 @@ class Farm:
     process = self.launch(workdir, *arguments, **numbers)
     assert process.wait() == 0, process.err
     return process
+
+  def unmeasured(self):
+    """Returns it for lines that other tests measure."""
+    twin = copy.copy(self)
+    twin._measured = False
+    return twin
 
   def close(self):
     """Ends everything that still runs."""
@@ -204,27 +212,19 @@ class Left:
 
 
 @pytest.fixture(scope='session')
-def make_farm(tmp_path_factory):
-  """Makes a `Farm` whose processes have an environment."""
-  with contextlib.ExitStack() as stack:
-
-    def make(environment):
-      farm = Farm(tmp_path_factory.mktemp('farm'), environment)
-      stack.callback(farm.close)
-      return farm
-
-    yield make
+def one_farm(tmp_path_factory):
+  with contextlib.closing(Farm(tmp_path_factory.mktemp('farm'))) as farm:
+    yield farm
 
 
 @pytest.fixture(scope='session')
-def farm(make_farm):
-  return make_farm(os.environ)
+def farm(one_farm):
+  return one_farm
 
 
 @pytest.fixture(scope='session')
-def unmeasured_farm(make_farm, unmeasured):
-  """A farm for lines that other tests measure."""
-  return make_farm(unmeasured)
+def unmeasured_farm(one_farm):
+  return one_farm.unmeasured()
 
 
 @pytest.fixture

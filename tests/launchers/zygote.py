@@ -5,7 +5,7 @@ them. This one imports what every launcher does, keeps to one thread, and forks 
 for every request, one JSON object a line on stdin:
 
   {"module": to run as __main__, "arguments": its own, "folder": to run in,
-   "log": file stem, "environment": what differs}
+   "log": file stem, "environment": what differs, "measured": whether by coverage}
 
 The child's output goes to LOG.out and LOG.err, its exit code to LOG.code; its process
 id is the answer on stdout. When stdin ends, so do the children.
@@ -64,12 +64,24 @@ def serve():
   return None
 
 
+def stop_measuring():
+  """Spares this process and its children the coverage of what they run."""
+  for name in list(os.environ):
+    if name.startswith(('COV_', 'COVERAGE')):
+      del os.environ[name]
+  coverage = sys.modules.get('coverage')
+  if coverage and (measuring := coverage.Coverage.current()):
+    measuring.stop()
+
+
 def become(request):
   """Turns this process into the one that was asked for; returns its exit code."""
   for suffix, descriptor in (('.out', 1), ('.err', 2)):
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
     os.dup2(os.open(request['log'] + suffix, flags), descriptor)
   os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+  if not request['measured']:
+    stop_measuring()
   os.environ.update(request['environment'])
   os.chdir(request['folder'])
   sys.path[0] = ''

@@ -379,6 +379,7 @@ def test_acting_sees_the_centre(spec, images, filmed):
   assert (labelled.observation.image == seen.image).all()
 
 
+@pytest.mark.no_cover
 def test_a_step_of_the_published_network(config, filmed):
   # 472 x 472, from bytes: forward with running averages, and one step of training.
   spec = types.Spec(observation_size=2, action_size=8)
@@ -439,6 +440,7 @@ def _experience(layout, count):
   ('target', 'loss', 'normalization'),
   [('clipped', 'cross_entropy', 'none'), ('double', 'squared', 'batch')],
 )
+@pytest.mark.no_cover
 def test_learns(config, target, loss, normalization):
   # V(1) = 1 and V(-1) = -0.05 + 0.9.
   config = config._replace(

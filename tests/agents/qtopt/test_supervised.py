@@ -140,6 +140,7 @@ def test_targets_are_outcomes(model, batch):
   np.testing.assert_array_equal(examples.action, told.action)
 
 
+@pytest.mark.no_cover
 def test_it_learns_which_grasps_succeed(model):
   """A grasp succeeds if its way along x is that to the object, to 1/4."""
   agent = supervised.make(_SPEC, model.config)
