@@ -446,6 +446,11 @@ def seeds(name: str, agent: str, variant: str = 'sync') -> int:
   return planned[agent, variant]
 
 
+def films(place: pathlib.Path, name: str = '*') -> list[pathlib.Path]:
+  """Returns the films in a folder, all or of one experiment; see `films.py`."""
+  return sorted(place.glob(f'{name}.*.webp'))
+
+
 def write() -> None:
   """Writes all pages and plots anew.
 
@@ -456,7 +461,7 @@ def write() -> None:
   try:
     found = rows.read_all(folder())
     text = filled(readme.read_text(), block(found))
-    rows.write_text(folder() / 'README.md', page(found))
+    rows.write_text(folder() / 'README.md', page(found, films(folder())))
     for name, content in found.items():
       draw(content, folder() / f'{name}.png')
     rows.write_text(readme, text)
@@ -464,14 +469,20 @@ def write() -> None:
     raise app.UserError(str(error)) from error
 
 
-def page(found: dict[str, list[Row]]) -> str:
-  """Returns the page of all results, with all that is needed to repeat them."""
+def page(found: dict[str, list[Row]], moving: Sequence[pathlib.Path] = ()) -> str:
+  """Returns the page of all results, with all that is needed to repeat them.
+
+  Args:
+    found: the rows, by experiment.
+    moving: films beside the page, shown with their experiments.
+  """
   parts = ['# Results', _MADE]
   for name, content in found.items():
     metrics = sorted({row.metric for row in _numbers(content)}, key=_rank)
     parts += [f'## {_story(name).title}', _story(name).text]
     parts += [table(content, metrics), *_open(name, content)]
     parts += [f'![Learning curves]({name}.png)'] if _has_curve(content) else []
+    parts += [_film(path) for path in moving if path.name.startswith(f'{name}.')]
     parts += [_sources(content)]
   return '\n\n'.join(parts if found else [*parts, _NONE]) + '\n'
 
@@ -518,6 +529,11 @@ def table(content: Sequence[Row], metrics: Iterable[str]) -> str:
     lines += [_line(['— in the paper', *papers])] if any(papers) else []
   note = 'The median over seeds, with the range where they differ.'
   return '\n'.join([*lines, '', note])
+
+
+def _film(path: pathlib.Path) -> str:
+  agent, _, seed = path.stem.partition('.')[2].rpartition('-')
+  return f'![A policy of {agent}, seed {seed}]({path.name})'
 
 
 def draw(content: Sequence[Row], path: pathlib.Path) -> None:

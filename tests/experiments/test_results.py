@@ -76,6 +76,13 @@ def test_a_page_says_how_to_repeat_it(content):
   assert 'reach.png' not in results.page({'reach': content[:3]})
 
 
+def test_a_page_shows_the_films_of_its_experiments(content):
+  films = [pathlib.Path(f'{name}.naf-1.webp') for name in ('reach', 'reach_async')]
+  page = results.page({'reach': content}, films)
+  assert page.count('.webp') == 1
+  assert '![A policy of naf, seed 1](reach.naf-1.webp)' in page
+
+
 def test_the_readme_shows_headlines_alone(content):
   content = [*content, _row('naf', 0, 'updates_per_s', 1234.0, 'updates/s')]
   block = results.block({'reach': content})
@@ -132,7 +139,8 @@ def test_plots_are_drawn_where_there_are_curves(tmp_path, content):
 
 def test_the_pages_in_the_repository_are_up_to_date():
   found = rows.read_all(_RESULTS)
-  assert (_RESULTS / 'README.md').read_text() == results.page(found)
+  films = results.films(_RESULTS)
+  assert (_RESULTS / 'README.md').read_text() == results.page(found, films)
   readme = (_ROOT / 'README.md').read_text()
   assert results.filled(readme, results.block(found)) == readme
   for name, content in found.items():
