@@ -16,8 +16,6 @@ import pathlib
 import subprocess
 import tempfile
 
-import imageio_ffmpeg
-
 from armfarm.experiments import figure4
 from armfarm.experiments import gps_peg
 from armfarm.experiments import grasp_state
@@ -83,8 +81,8 @@ def film(job: jobs.Job) -> pathlib.Path:
 def animate(movie: pathlib.Path, path: pathlib.Path) -> None:
   """Turns a film into a WebP that moves, small enough for a page."""
   shape = f'fps={_FRAME_RATE},scale={_SIZE}:-2'
-  command = [imageio_ffmpeg.get_ffmpeg_exe(), '-loglevel', 'error', '-y']
-  command += ['-i', str(movie), '-vf', shape, '-c:v', 'libwebp_anim', '-loop', '0']
+  command = [*pictures.ffmpeg(), '-i', str(movie), '-vf', shape]
+  command += ['-c:v', 'libwebp_anim', '-loop', '0']
   command += ['-quality', '60', '-compression_level', '6', str(path)]
   subprocess.run(command, check=True)
 
@@ -93,11 +91,13 @@ def main(argv: list[str]) -> int:
   """Films what there is; returns the exit code, 1 if a task has not been learned."""
   app.no_arguments(argv)
   missing = 0
-  for task in jobs.chosen(jobs.TASKS.value, experiments()):
-    job = next(learned(task), None)
-    missing += job is None
-    print(f'{task}: {film(job) if job else "no run has learned it yet"}', flush=True)
-  results.write()
+  try:
+    for task in jobs.chosen(jobs.TASKS.value, experiments()):
+      job = next(learned(task), None)
+      missing += job is None
+      print(f'{task}: {film(job) if job else "no run has learned it yet"}', flush=True)
+  finally:
+    results.write()
   return int(missing > 0)
 
 

@@ -37,10 +37,8 @@ from armfarm.replay import types
 from armfarm.workers.checkpoints import write_json
 
 NAME = 'grasp_logs'
-RUNS = {
-  'farm': (),
-  'farm-scripted-end': grasp_studies.SCRIPTED_END,
-}  # what is different of them
+# What is different of them.
+RUNS = {'farm': (), 'farm-scripted-end': grasp_studies.SCRIPTED_END}
 LOGS = ('scripted', 'explore', *RUNS)
 _TRANSITIONS = 100_000  # of a log that one policy makes; Kalashnikov, C.1: 300,000
 _EPISODES = 14_000  # of a whole run, some 170,000 transitions

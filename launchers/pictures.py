@@ -245,6 +245,11 @@ def film(
   return path
 
 
+def ffmpeg() -> list[str]:
+  """Returns how a command of ffmpeg begins that overwrites and tells errors alone."""
+  return [imageio_ffmpeg.get_ffmpeg_exe(), '-loglevel', 'error', '-y']
+
+
 def check_opengl() -> None:
   """Draws nothing on eight pixels.
 
@@ -322,8 +327,7 @@ def _encode(frames: Iterator[np.ndarray], path: pathlib.Path, hertz: float) -> N
   """Writes an mp4. imageio's own writer forks, which JAX's threads may not survive."""
   first = next(frames)
   size = f'{first.shape[1]}x{first.shape[0]}'
-  command = [imageio_ffmpeg.get_ffmpeg_exe(), '-loglevel', 'error', '-y']
-  command += ['-f', 'rawvideo', '-pix_fmt', 'rgb24', '-s', size]
+  command = [*ffmpeg(), '-f', 'rawvideo', '-pix_fmt', 'rgb24', '-s', size]
   command += ['-r', f'{hertz:g}', '-i', '-', '-c:v', 'libx264', '-crf', '20']
   command += ['-pix_fmt', 'yuv420p']  # browsers show no other
   command += ['-movflags', '+faststart', '-f', 'mp4', str(path)]

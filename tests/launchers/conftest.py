@@ -98,7 +98,7 @@ class Farm:
   def __init__(self, folder):
     self._folder = folder
     self._logs = itertools.count()
-    self._measured = True
+    self._unset = []
     shared = {
       'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
       'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '-1',
@@ -121,7 +121,7 @@ class Farm:
       'folder': str(folder),
       'log': log,
       'environment': environment or {},
-      'measured': self._measured,
+      'unset': self._unset,
     }
     self._zygote.stdin.write(json.dumps(request) + '\n')
     self._zygote.stdin.flush()
@@ -140,10 +140,10 @@ class Farm:
     assert process.wait() == 0, process.err
     return process
 
-  def unmeasured(self):
-    """Returns it for lines that other tests measure."""
+  def unmeasured(self, environment):
+    """Returns it for lines that other tests measure, with less in the environment."""
     twin = copy.copy(self)
-    twin._measured = False
+    twin._unset = sorted(set(os.environ) - set(environment))
     return twin
 
   def close(self):
@@ -223,8 +223,8 @@ def farm(one_farm):
 
 
 @pytest.fixture(scope='session')
-def unmeasured_farm(one_farm):
-  return one_farm.unmeasured()
+def unmeasured_farm(one_farm, unmeasured):
+  return one_farm.unmeasured(unmeasured)
 
 
 @pytest.fixture

@@ -112,12 +112,12 @@ def check_once(left):
     assert episodes == sorted(set(episodes))
 
 
-def launch_async(farm, left, replay='--replay=reverb', collectors=1, **numbers):
+def launch_async(farm, left, replay='--replay=reverb', **numbers):
   return farm.launch(
     left.workdir,
     '--runtime=async',
     replay,
-    run__collectors=collectors,
+    run__collectors=2,
     **{**_NUMBERS, 'run__max_episodes': _ENDLESS, **numbers},
   )
 
@@ -161,8 +161,7 @@ def test_young_children_do_not_outlive_their_parent(farm, left, replay):
 @pytest.mark.reverb
 def test_a_collector_that_is_killed_is_replaced(farm, left):
   run = left()
-  numbers = {'collectors': 2, 'replay__capacity': 14_000}  # a slow machine's
-  process = launch_async(farm, run, **numbers)
+  process = launch_async(farm, run, replay__capacity=14_000)  # a slow machine's
   farm.wait_for(lambda: {0, 1} <= working(run), 'episodes of both collectors')
   victim = processes(run.workdir)[0]
   os.kill(victim, signal.SIGKILL)

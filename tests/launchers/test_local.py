@@ -131,10 +131,7 @@ def test_an_asynchronous_run(request, left, replay):
   farm = request.getfixturevalue('farm' if whole else 'unmeasured_farm')
   run = left()
   flags = ['--runtime=async', f'--replay={replay}']
-  collectors = 1 if replay == 'reverb' else 2  # killed ones have two there
-  process = farm.run(
-    run.workdir, *flags, run__collectors=collectors, run__max_episodes=20
-  )
+  process = farm.run(run.workdir, *flags, run__collectors=2, run__max_episodes=20)
   assert 'Traceback' not in process.err
   summary, episodes = run.read('summary.json'), run.rows('episode')
   assert summary['updates_per_step'] == pytest.approx(1.0, rel=0.05)

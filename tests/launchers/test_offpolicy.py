@@ -266,7 +266,7 @@ def test_an_updater_process_that_is_killed_loses_nothing(farm, left, config):
     config=config,
     run__max_episodes=100_000,
     run__checkpoint_every=4,
-    labels__updaters=1,
+    labels__updaters=2,
     labels__period=0.2,
     labels__batch=16,
   )
@@ -275,7 +275,7 @@ def test_an_updater_process_that_is_killed_loses_nothing(farm, left, config):
   os.kill(victim, signal.SIGKILL)
   replaced = re.compile(r'bellman updater (\d) died with code -9; replaced')
   number = int(farm.wait_for(lambda: replaced.search(process.err), 'a successor')[1])
-  assert number == 1  # behind the collector
+  assert number in (1, 2)  # behind the collector
   before = run.counters()['updates']
   farm.wait_for(lambda: run.counters()['updates'] > before + 50, 'more updates')
   process.signal(signal.SIGTERM)

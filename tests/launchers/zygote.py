@@ -5,7 +5,7 @@ them. This one imports what every launcher does, keeps to one thread, and forks 
 for every request, one JSON object a line on stdin:
 
   {"module": to run as __main__, "arguments": its own, "folder": to run in,
-   "log": file stem, "environment": what differs, "measured": whether by coverage}
+   "log": file stem, "environment": what differs, "unset": coverage's variables}
 
 The child's output goes to LOG.out and LOG.err, its exit code to LOG.code; its process
 id is the answer on stdout. When stdin ends, so do the children.
@@ -64,11 +64,10 @@ def serve():
   return None
 
 
-def stop_measuring():
+def stop_measuring(variables):
   """Spares this process and its children the coverage of what they run."""
-  for name in list(os.environ):
-    if name.startswith(('COV_', 'COVERAGE')):
-      del os.environ[name]
+  for name in variables:
+    os.environ.pop(name, None)
   coverage = sys.modules.get('coverage')
   if coverage and (measuring := coverage.Coverage.current()):
     measuring.stop()
@@ -80,8 +79,8 @@ def become(request):
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
     os.dup2(os.open(request['log'] + suffix, flags), descriptor)
   os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-  if not request['measured']:
-    stop_measuring()
+  if request['unset']:
+    stop_measuring(request['unset'])
   os.environ.update(request['environment'])
   os.chdir(request['folder'])
   sys.path[0] = ''

@@ -180,7 +180,6 @@ def _train(update, learner, minibatches, key):
   ],
   ids=lambda x: '-'.join(map(str, x.values())) if isinstance(x, dict) else str(x),
 )
-@pytest.mark.no_cover
 def test_learns_to_be_at_the_goal(global_half, changes, iterations):
   # Standing still costs 12 / 4 = 3.
   rollouts = changes.get('rollouts', _LOCAL.rollouts)
