@@ -42,6 +42,7 @@ setuptools.setup(
     'orbax-checkpoint',
     'pillow',
     'portpicker',
+    'setproctitle',
     'tensorboardX',
   ],
   extras_require={

@@ -65,6 +65,27 @@ class Threads:
       self._faults.append(error)
 
 
+class Process(Protocol):
+  """A process that was started: a `subprocess.Popen`, or like it."""
+
+  @property
+  def returncode(self) -> int | None: ...
+
+  def poll(self) -> int | None: ...
+
+  def wait(self, timeout: float | None = None) -> int: ...
+
+  def send_signal(self, number: int, /) -> None: ...
+
+  def kill(self) -> None: ...
+
+
+class Start(Protocol):
+  """What starts `armfarm.launchers.<role>`, as `start_role` does."""
+
+  def __call__(self, role: str, *arguments: str) -> Process: ...
+
+
 class Crew(Protocol):
   """Whoever runs collectors; as a context, ends them all."""
 
@@ -129,6 +150,7 @@ class ProcessCrew:
     margin: blocks that may be on their way, in steps.
     warn: told in one line of each replacement.
     check_server: raises if the replay server is gone.
+    start: starts a worker.
   """
 
   def __init__(
@@ -139,20 +161,22 @@ class ProcessCrew:
     margin: int,
     warn: Callable[[str], None],
     check_server: Callable[[], None],
+    start: Start,
   ):
     self._role = role
     self._arguments = [f'--workdir={workdir}', f'--address={address}']
     self._margin = margin
     self._warn = warn
     self._check_server = check_server
-    self._processes: dict[int, subprocess.Popen[bytes]] = {}
+    self._start = start
+    self._processes: dict[int, Process] = {}
     self._hired: dict[int, int] = {}  # first episode of the last one of a number
     self._deaths: dict[int, int] = {}  # in a row, without an episode between
 
   def hire(self, number: int, first_episode: int) -> None:
     """See `Crew`."""
     self._hired[number] = first_episode
-    self._processes[number] = start_role(
+    self._processes[number] = self._start(
       self._role(number),
       *self._arguments,
       f'--number={number}',
@@ -163,8 +187,9 @@ class ProcessCrew:
     """See `Crew`."""
     self._check_server()
     for number, process in list(self._processes.items()):
-      if process.poll() is not None:
-        self._replace(number, process.returncode, next_episode(number))
+      code = process.poll()
+      if code is not None:
+        self._replace(number, code, next_episode(number))
 
   def _replace(self, number: int, code: int, next_episode: int) -> None:
     worked = next_episode > self._hired[number]
@@ -175,8 +200,8 @@ class ProcessCrew:
         f'{name} died {_DEATHS} times without an episode, last with code {code}: mend'
         ' what it says above, the same command goes on'
       )
-    self._warn(f'{name} died with code {code}; replaced')
     self.hire(number, max(next_episode, self._hired[number]) + self._margin)
+    self._warn(f'{name} died with code {code}; replaced')
 
   def __enter__(self) -> ProcessCrew:
     return self
@@ -194,13 +219,18 @@ class ProcessCrew:
 def start_role(role: str, *arguments: str) -> subprocess.Popen[bytes]:
   """Starts `armfarm.launchers.<role>` as a process that ends with this one."""
   command = [sys.executable, '-m', f'armfarm.launchers.{role}', *arguments]
+  environment = {**os.environ, **role_environment()}
   # A session of its own: Ctrl-C reaches this process alone, which then ends the others.
-  environment = {**os.environ, 'CUDA_VISIBLE_DEVICES': '', 'JAX_PLATFORMS': 'cpu'}
-  environment[_PARENT] = str(os.getpid())
   return subprocess.Popen(command, start_new_session=True, env=environment)
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
+def role_environment() -> dict[str, str]:
+  """Returns what the environment of a role that this process starts has to say."""
+  parent = {_PARENT: str(os.getpid())}
+  return {'CUDA_VISIBLE_DEVICES': '', 'JAX_PLATFORMS': 'cpu', **parent}
+
+
+def end(process: Process) -> None:
   """Asks a process to end, and sees to it."""
   process.send_signal(signal.SIGTERM)
   try:

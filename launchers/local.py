@@ -7,6 +7,8 @@ A run that is started again on its workdir goes on where its last checkpoint was
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+import contextlib
 import pathlib
 
 from absl import flags
@@ -14,6 +16,8 @@ from ml_collections import config_flags
 
 from armfarm.envs import compiler
 from armfarm.launchers import app
+from armfarm.launchers import crew
+from armfarm.launchers import nursery
 from armfarm.launchers import policy
 from armfarm.launchers import session
 from armfarm.launchers import transport
@@ -47,13 +51,26 @@ def main(argv: list[str]) -> int:
   if launch.runtime == 'fused' and devices > 1:
     compiler.prepare_devices(devices)
   workdir = pathlib.Path(_WORKDIR.value)
-  finished = session.run(_CONFIG.value, launch, workdir, app.stop_on_signals())
+  with farm(launch.replay) as start:
+    stop = app.stop_on_signals()
+    finished = session.run(_CONFIG.value, launch, workdir, stop, start=start)
   if not finished:
     return app.INTERRUPTED
   if _PICTURES.value:
     app.exit_on_interrupt()
     policy.draw(workdir)
   return 0
+
+
+@contextlib.contextmanager
+def farm(replay: str) -> Iterator[crew.Start]:
+  """Opens what starts the processes of a farm, if a kind of replay needs any."""
+  transport.check(replay)  # imports Reverb, once for all
+  if replay == 'memory':
+    yield crew.start_role
+    return
+  with nursery.opened() as workers:
+    yield workers.start
 
 
 if __name__ == '__main__':

@@ -63,6 +63,7 @@ def run(
   workdir: pathlib.Path,
   stop: Stop,
   progress: Progress | None = None,
+  start: crew.Start = crew.start_role,
 ) -> bool:
   """Runs until the config's end is reached, or until told to stop.
 
@@ -72,6 +73,7 @@ def run(
     workdir: its folder; a run that is there goes on.
     stop: ends the run early, after a checkpoint.
     progress: where to show how it goes, by default a line on stderr.
+    start: starts the farm's processes.
 
   Returns:
     Whether the run reached its end.
@@ -90,7 +92,7 @@ def run(
   progress = progress or ProgressLine()
   with (
     workdirs.locked(workdir),
-    opened(parts, launch, workdir, progress) as session,
+    opened(parts, launch, workdir, progress, start) as session,
     transport.lost_in_a_line(),
   ):
     try:
@@ -130,7 +132,11 @@ def check_fused(parts: build.Parts, launch: Launch) -> None:
 
 @contextlib.contextmanager
 def opened(
-  parts: build.Parts, launch: Launch, workdir: pathlib.Path, progress: Progress
+  parts: build.Parts,
+  launch: Launch,
+  workdir: pathlib.Path,
+  progress: Progress,
+  start: crew.Start,
 ) -> Iterator[Session]:
   """Puts a run together, and where it was before; takes it apart at the end."""
   checkpoints = Checkpoints(workdir / 'checkpoints', progress.note)
@@ -146,8 +152,8 @@ def opened(
   position = found[1]['metrics_bytes'] if found else 0
   env_steps = found[1]['trainer']['counters']['env_steps'] if found else 0
   with contextlib.ExitStack() as stack:
-    replay = stack.enter_context(transport.opened(launch.replay, parts, workdir))
-    runtime = make_runtime(parts, launch, workdir, replay, progress)
+    replay = stack.enter_context(transport.opened(launch.replay, parts, workdir, start))
+    runtime = make_runtime(parts, launch, workdir, replay, progress, start)
     records = Records(workdir, position, env_steps)
     stack.callback(records.close)
     supervisor = Supervisor(
@@ -171,6 +177,7 @@ def make_runtime(
   workdir: pathlib.Path,
   replay: transport.Opened,
   progress: Progress,
+  start: crew.Start,
 ) -> runtimes.Runtime:
   """Builds the runtime that a launch names."""
   is_guided = build.is_guided(parts.config)
@@ -187,7 +194,8 @@ def make_runtime(
   else:
     rate = runtimes.paced if parts.config.run.pace else runtimes.limited
     learner = rate(parts, replay.replay)
-  return runtimes.Async(parts, learner, make_crew(parts, workdir, replay, progress))
+  staff = make_crew(parts, workdir, replay, progress, start)
+  return runtimes.Async(parts, learner, staff)
 
 
 def make_crew(
@@ -195,6 +203,7 @@ def make_crew(
   workdir: pathlib.Path,
   replay: transport.Opened,
   progress: Progress,
+  start: crew.Start,
 ) -> crew.Crew:
   """Builds who runs the collectors, or the pairs of guided policy search."""
   if replay.address is None:
@@ -207,7 +216,7 @@ def make_crew(
     role = offpolicy.cast(parts.config).role
     margin = blocks * parts.config.run.block_steps
   return crew.ProcessCrew(
-    role, workdir, replay.address, margin, progress.note, replay.check
+    role, workdir, replay.address, margin, progress.note, replay.check, start
   )
 
 

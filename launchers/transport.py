@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 import contextlib
 import pathlib
-import subprocess
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -73,7 +72,7 @@ class Opened:
     replay: types.Replay,
     address: str | None,
     others: Mapping[str, types.Replay],
-    server: subprocess.Popen[bytes] | None = None,
+    server: crew.Process | None = None,
   ):
     self.replay = replay
     self.address = address
@@ -82,19 +81,22 @@ class Opened:
 
   def check(self) -> None:
     """Raises UserError if a server of its own has died."""
-    if self._server is not None and self._server.poll() is not None:
-      code = self._server.returncode
+    code = None if self._server is None else self._server.poll()
+    if code is not None:
       raise UserError(f'the replay server died with code {code}: run this again')
 
 
 @contextlib.contextmanager
-def opened(kind: str, parts: build.Parts, workdir: pathlib.Path) -> Iterator[Opened]:
+def opened(
+  kind: str, parts: build.Parts, workdir: pathlib.Path, start: crew.Start
+) -> Iterator[Opened]:
   """Opens replay for a run, and closes it.
 
   Args:
     kind: one of `KINDS`.
     parts: of the run.
     workdir: of the run, for a server apart.
+    start: starts that server.
 
   Raises:
     UserError: Reverb is asked for and not installed.
@@ -114,7 +116,7 @@ def opened(kind: str, parts: build.Parts, workdir: pathlib.Path) -> Iterator[Ope
     else:
       server, port = None, portpicker.pick_unused_port()
       address = f'127.0.0.1:{port}'
-      apart = crew.start_role('replay_server', f'--workdir={workdir}', f'--port={port}')
+      apart = start('replay_server', f'--workdir={workdir}', f'--port={port}')
       stack.callback(crew.end, apart)
     replay = reverb_replay.ReverbReplay(address, shapes, server)
     stack.callback(replay.close)

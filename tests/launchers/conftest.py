@@ -199,6 +199,18 @@ class Left:
     origin = types.Origin(*rows[: memory['added']].T)
     return list(zip(*(column.tolist() for column in origin), strict=True))
 
+  def processes(self, role='collector'):
+    """Returns the ids of the processes of one role that run for it."""
+    found = []
+    for path in pathlib.Path('/proc').glob('[0-9]*/cmdline'):
+      try:
+        words = path.read_bytes().decode().replace('\0', ' ').split()
+      except OSError:
+        continue  # it has ended meanwhile
+      if {f'--workdir={self.workdir}', f'armfarm.launchers.{role}'} <= set(words):
+        found.append(int(path.parent.name))
+    return found
+
   def rows(self, kind=None):
     """Returns the rows of metrics.jsonl, of one kind or all."""
     path = self.workdir / 'metrics.jsonl'

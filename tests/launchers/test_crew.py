@@ -21,23 +21,23 @@ class _Process:
 
 
 @pytest.fixture
-def hired(monkeypatch):
+def hired():
   """The processes that were started, each with its arguments."""
-  found = []
-
-  def start(role, *arguments):
-    assert role == 'collector'
-    found.append((_Process(), dict(x[2:].split('=') for x in arguments)))
-    return found[-1][0]
-
-  monkeypatch.setattr(crew, 'start_role', start)
-  return found
+  return []
 
 
 @pytest.fixture
 def processes(hired, tmp_path):
+  def start(role, *arguments):
+    assert role == 'collector'
+    hired.append((_Process(), dict(x[2:].split('=') for x in arguments)))
+    return hired[-1][0]
+
+  def nothing(*_):
+    pass
+
   return crew.ProcessCrew(
-    lambda _: 'collector', tmp_path, '127.0.0.1:1', 100, lambda _: None, lambda: None
+    lambda _: 'collector', tmp_path, '127.0.0.1:1', 100, nothing, nothing, start
   )
 
 

@@ -87,19 +87,6 @@ def test_a_run_killed_at_20_moments_ends_as_if_it_had_not_been(farm, left):
   same_state(killed.tree(), whole.tree())
 
 
-def processes(workdir, role='collector'):
-  """Returns the ids of the processes of one role that run for a workdir."""
-  found = []
-  for path in pathlib.Path('/proc').glob('[0-9]*/cmdline'):
-    try:
-      words = path.read_bytes().decode().split('\0')
-    except OSError:
-      continue  # it has ended meanwhile
-    if f'--workdir={workdir}' in words and f'armfarm.launchers.{role}' in words:
-      found.append(int(path.parent.name))
-  return found
-
-
 def check_once(left):
   """Asserts that nothing is stored twice, and everything in order."""
   origins = left.origins()
@@ -124,7 +111,7 @@ def launch_async(farm, left, replay='--replay=reverb', **numbers):
 
 def gone(farm, left, role='collector'):
   """Waits until no process of a role is left."""
-  farm.wait_for(lambda: not processes(left.workdir, role), f'{role}s to end')
+  farm.wait_for(lambda: not left.processes(role), f'{role}s to end')
 
 
 @pytest.mark.reverb
@@ -153,8 +140,8 @@ def test_young_children_do_not_outlive_their_parent(farm, left, replay):
   run = left()
   process = launch_async(farm, run, f'--replay={replay}')
   role = 'collector' if replay == 'reverb' else 'replay_server'
-  farm.wait_for(lambda: processes(run.workdir, role), f'a {role}')
-  process.kill()  # while its child still imports
+  farm.wait_for(lambda: run.processes(role), f'a {role}')
+  process.kill()  # while its child still begins
   gone(farm, run, role)
 
 
@@ -163,7 +150,7 @@ def test_a_collector_that_is_killed_is_replaced(farm, left):
   run = left()
   process = launch_async(farm, run, replay__capacity=14_000)  # a slow machine's
   farm.wait_for(lambda: {0, 1} <= working(run), 'episodes of both collectors')
-  victim = processes(run.workdir)[0]
+  victim = run.processes()[0]
   os.kill(victim, signal.SIGKILL)
   replaced = re.compile(r'collector (\d) died with code -9; replaced')
   number = int(farm.wait_for(lambda: replaced.search(process.err), 'a successor')[1])
@@ -171,8 +158,21 @@ def test_a_collector_that_is_killed_is_replaced(farm, left):
   farm.wait_for(lambda: seen_since(run, number, before), 'episodes of the successor')
   process.signal(signal.SIGTERM)
   assert process.wait() == 130, process.err
-  assert not processes(run.workdir)  # it ended them before itself
+  assert not run.processes()  # it ended them before itself
   check_once(run)
+
+
+@pytest.mark.reverb
+def test_a_run_whose_nursery_is_killed_says_one_line(farm, left):
+  run = left()
+  process = launch_async(farm, run)
+  worker = farm.wait_for(run.processes, 'a collector')[0]
+  status = pathlib.Path(f'/proc/{worker}/status').read_text()
+  os.kill(int(re.search(r'PPid:\s*(\d+)', status)[1]), signal.SIGKILL)
+  assert process.wait() == 2
+  assert process.err.splitlines()[-1].startswith('armfarm: who starts workers is gone')
+  assert 'Traceback' not in process.err
+  gone(farm, run)
 
 
 def working(left):

@@ -244,18 +244,6 @@ def test_updaters_as_threads_and_a_run_that_goes_on(farm, left, config, log):
   assert names <= set(last)
 
 
-def _processes(workdir, role):
-  found = []
-  for path in pathlib.Path('/proc').glob('[0-9]*/cmdline'):
-    try:
-      words = path.read_bytes().decode().split('\0')
-    except OSError:
-      continue  # it has ended meanwhile
-    if f'--workdir={workdir}' in words and f'armfarm.launchers.{role}' in words:
-      found.append(int(path.parent.name))
-  return found
-
-
 @pytest.mark.reverb
 def test_an_updater_process_that_is_killed_loses_nothing(farm, left, config):
   run = left()
@@ -271,7 +259,7 @@ def test_an_updater_process_that_is_killed_loses_nothing(farm, left, config):
     labels__batch=16,
   )
   farm.wait_for(lambda: run.rows('episode'), 'an episode of a collector')
-  victim = _processes(run.workdir, 'bellman_updater')[0]
+  victim = run.processes('bellman_updater')[0]
   os.kill(victim, signal.SIGKILL)
   replaced = re.compile(r'bellman updater (\d) died with code -9; replaced')
   number = int(farm.wait_for(lambda: replaced.search(process.err), 'a successor')[1])
@@ -280,7 +268,7 @@ def test_an_updater_process_that_is_killed_loses_nothing(farm, left, config):
   farm.wait_for(lambda: run.counters()['updates'] > before + 50, 'more updates')
   process.signal(signal.SIGTERM)
   assert process.wait() == 130, process.err
-  assert not _processes(run.workdir, 'bellman_updater')
+  assert not run.processes('bellman_updater')
   origins = _origins(run)
   assert len(origins) == len(set(origins)) == run.counters()['env_steps']
   assert run.progress()['trainer']['dropped'] == 0
