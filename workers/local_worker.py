@@ -148,8 +148,8 @@ class LocalWorker:
     policy, state = self._agent.variables(variables), self._states[0]
     key = jax.random.key_data(self._key)
     acting.explore(self._agent, policy, gps.exploring(state), observation, key)
-    rollouts = self._nothing()
-    self._agent.label(policy, state, rollouts, jax.random.clone(self._key))
+    nothing = local.Experience(self._nothing(), policy)
+    self._agent.label(policy, state, nothing, jax.random.clone(self._key))
     self._began, self._rolling = time.monotonic(), 0.0
 
   @property
@@ -167,17 +167,19 @@ class LocalWorker:
     """Improves the controller of every instance once, unless it is over before.
 
     Args:
-      source: returns the newest variables, a learner without its optimizer.
+      source: returns the newest variables, a learner without its optimizer; those that
+        it returns first act in all rollouts of an instance.
       report: told of every rollout as it ends.
       over: tells whether to end early; what was begun is forgotten.
     """
     for place in range(len(self._states)):
+      acting = source()
       rollouts: list[local.Rollouts] = []
       while len(rollouts) < self._options.rollouts and not over():
-        rollouts.append(self._roll_out(place, source(), report))
+        rollouts.append(self._roll_out(place, acting, report))
       if over():
         return
-      self._improve(place, rollouts, source())
+      self._improve(place, rollouts, acting, source())
 
   def again(self, source: Source) -> None:
     """Improves every controller once more on the same rollouts (BADMM)."""
@@ -232,12 +234,17 @@ class LocalWorker:
     return jax.tree.map(lambda *x: np.stack(x), *rows)
 
   def _improve(
-    self, place: int, rollouts: list[local.Rollouts], published: types.Published
+    self,
+    place: int,
+    rollouts: list[local.Rollouts],
+    acted: types.Published,
+    newest: types.Published,
   ) -> None:
-    policy = self._agent.variables(published.variables)
+    then, now = (self._agent.variables(x.variables) for x in (acted, newest))
     stacked = jax.tree.map(lambda *x: jnp.asarray(np.stack(x)), *rollouts)
     key = jax.random.fold_in(self._key, 2**31 + self._episode)
-    self._teach(place, *self._agent.label(policy, self._states[place], stacked, key))
+    state, experience = self._states[place], local.Experience(stacked, then)
+    self._teach(place, *self._agent.label(now, state, experience, key))
 
   def _teach(
     self, place: int, examples: agent_types.Examples, state: local.LocalState

@@ -100,7 +100,7 @@ class GuidedPolicySearch(NamedTuple):
     begin: see there; the state that it returns stays for all rollouts of a robot.
     explore: see there.
     act: see there.
-    label: see there; `experience` is `local.Rollouts`. Compiles itself.
+    label: see there; `experience` is `local.Experience`. Compiles itself.
     update: `apply` of `gradient`.
     gradient: `(learner_state, examples [B ...]) -> Gradients`.
     apply: `(learner_state, Gradients) -> LearnerState, metrics`.
@@ -231,9 +231,12 @@ def explore(
   """
   options, config = parts.config.local, parts.config
   steps, size = state.noise.shape
-  fresh = draw_noise(steps, size, config.noise_deviation, key)
   t = state.clock
-  noise = jnp.where(t == 0, fresh, state.noise)
+  noise = jax.lax.cond(
+    t == 0,
+    lambda: draw_noise(steps, size, config.noise_deviation, key),
+    lambda: state.noise,
+  )
   gain, offset, tril = (part[t] for part in state.controller)
   own = gain @ observation[: options.state_size] + offset + tril @ noise[t]
   if options.on_policy:

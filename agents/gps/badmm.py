@@ -104,7 +104,7 @@ def ascend(
 
   Args:
     multipliers: of this controller.
-    controller: p, the new one.
+    controller: p, as the policy was taught it.
     policy_means: of the global policy at the observations of rollouts, [N T A].
     states: of the rollouts, [N T X].
     options: of the multipliers.
@@ -122,7 +122,7 @@ def reweigh(
 
   Args:
     multipliers: of this controller.
-    divergence: KL(p || pi) of each step, for the new p, [T].
+    divergence: KL(p || pi) of each step, for p as pi was taught it, [T].
     options: of the weights.
 
   Returns:

@@ -13,7 +13,7 @@ Letters as in `armfarm.agents.gps.linear_gaussian`, and [R] remembered rollouts.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import chex
 import flax.linen as nn
@@ -109,6 +109,18 @@ class Rollouts(NamedTuple):
 
   observation: chex.Array
   action: chex.Array
+
+
+class Experience(NamedTuple):
+  """An iteration's rollouts.
+
+  Attributes:
+    rollouts: [N T ...].
+    policy: the global one, as it was for all of them.
+  """
+
+  rollouts: Rollouts
+  policy: global_policy.Policy
 
 
 class Replay(NamedTuple):
@@ -212,6 +224,12 @@ def check(options: Options) -> None:
     raise ValueError(
       f'{options.algorithm} samples from its local controllers: set on_policy to False'
     )
+  weighs = options.algorithm == 'mdgps' and options.optimizer == 'pi2'
+  if weighs and not options.on_policy:
+    raise ValueError(
+      'mdgps by pi2 weighs rollouts of the global policy: set on_policy to True, or'
+      ' algorithm to trajectory'
+    )
 
 
 def begin(options: Options, spec: types.Spec, controller: lg.Controller) -> LocalState:
@@ -272,10 +290,10 @@ def latest(options: Options, replay: Replay) -> Rollouts:
 
 
 def _acted(
-  tools: Tools, policy: global_policy.Policy, state: LocalState, rollouts: Rollouts
+  tools: Tools, state: LocalState, experience: Experience
 ) -> tuple[lg.Controller, chex.Array]:
   """The controller that made rollouts, and log densities of their actions [N T]."""
-  options = tools.options
+  options, (rollouts, policy) = tools.options, experience
   x = states(options, rollouts)
   own = lg.log_density(state.controller, x, rollouts.action)
   if not options.on_policy:
@@ -307,7 +325,7 @@ def learn(
   tools: Tools,
   policy: global_policy.Policy,
   state: LocalState,
-  rollouts: Rollouts,
+  experience: Experience,
   key: chex.PRNGKey,
 ) -> LocalState:
   """Takes in the rollouts of an iteration; the key is consumed.
@@ -316,12 +334,12 @@ def learn(
     tools: of the local half.
     policy: the global one, as it is now.
     state: under which the rollouts were made.
-    rollouts: [N T ...].
+    experience: what was made.
     key: consumed.
   """
-  options = tools.options
+  options, rollouts = tools.options, experience.rollouts
   x = states(options, rollouts)
-  sampler, behaviour = _acted(tools, policy, state, rollouts)
+  sampler, behaviour = _acted(tools, state, experience)
   expansion = jax.vmap(tools.cost)(rollouts.observation, rollouts.action)
   points = jnp.concatenate([x, rollouts.action], axis=2)
   report = state.report._replace(cost=jnp.mean(jnp.sum(expansion.value, axis=1)))
@@ -332,9 +350,7 @@ def learn(
     )
     memory, report = found.memory, report._replace(log_likelihood=found.log_likelihood)
     start = dynamics.initial_state(x[:, 0], options.initial_variance)
-    apart = x - jnp.mean(x, axis=0)[None]
-    seen = lg.Gaussian(jnp.mean(x, axis=0), jnp.mean(lg.outer(apart), axis=0))
-    measure = seen if options.measure == 'rollouts' else None
+    measure = _seen(x) if options.measure == 'rollouts' else None
     model = lqr.Model(found.dynamics, start, measure)
   lesson = Lesson(model, costs.average(expansion, points), sampler)
   state = state._replace(
@@ -347,6 +363,12 @@ def learn(
   )
   actual = yardstick(tools, policy, state, state.controller)
   return state._replace(step=step_size.adjust(state.step, actual, options.step))
+
+
+def _seen(x: chex.Array) -> lg.Gaussian:
+  """Mean and covariance of the states of rollouts [N T X], at every step."""
+  mean = jnp.mean(x, axis=0)
+  return lg.Gaussian(mean, jnp.mean(lg.outer(x - mean[None]), axis=0))
 
 
 def _linear(
@@ -449,11 +471,11 @@ def _optimize(tools: Tools, state: LocalState, setting: Setting) -> lqr.Improvem
     found = pi2.improve(
       setting.anchor, x, rollouts.action, setting.sampled, options.pi2
     )
-    apart = options.pi2.epsilon * options.steps
+    apart = lg.divergence(found.controller, setting.anchor, _seen(x))
     return lqr.Improvement(
       found.controller,
       state.eta,
-      jnp.asarray(apart, x.dtype),
+      jnp.sum(apart),
       jnp.int32(lqr.MET),
       jnp.int32(0),
     )
@@ -490,33 +512,39 @@ def _promise(
 
 
 def improve(
-  tools: Tools, policy: global_policy.Policy, state: LocalState
+  tools: Tools, policy: global_policy.Policy, state: LocalState, *, again: bool
 ) -> LocalState:
   """Improves the controller on the latest lesson; BADMM may do so more than once.
+
+  What BADMM pulls by moves first, by how far the policy is from the controller that it
+  was taught. Before the first improvement it was taught nothing.
 
   Args:
     tools: of the local half.
     policy: the global one, as it is now.
     state: after `learn`.
+    again: whether the lesson served before; weights move only when it is new.
   """
   options = tools.options
   linear = _linear(tools, policy, state)
+  if options.algorithm == 'badmm':
+    moved = _multiply(tools, policy, state, linear, weigh=not again)
+    taught = again | (state.iteration > 1)
+    both = (moved, state.multipliers)
+    moved = jax.tree.map(lambda new, old: jnp.where(taught, new, old), *both)
+    state = state._replace(multipliers=moved)
   setting = _setting(tools, state, linear)
   found = _optimize(tools, state, setting)
   held = found.reason > lqr.INSIDE
-  step = _promise(tools, state, setting, found, linear)
-  multipliers = state.multipliers
-  if options.algorithm == 'badmm':
-    multipliers = _multiply(tools, policy, state, found.controller, linear)
-  reasons = state.report.reasons.at[found.reason].add(1)
   report = state.report._replace(
-    divergence=found.divergence, passes=found.passes, reasons=reasons
+    divergence=found.divergence,
+    passes=found.passes,
+    reasons=state.report.reasons.at[found.reason].add(1),
   )
   return state._replace(
     controller=found.controller,
     eta=jnp.where(held, jnp.ones_like(found.eta), found.eta),
-    step=step,
-    multipliers=multipliers,
+    step=_promise(tools, state, setting, found, linear),
     report=report,
   )
 
@@ -525,20 +553,20 @@ def _multiply(
   tools: Tools,
   policy: global_policy.Policy,
   state: LocalState,
-  controller: lg.Controller,
   linear: lg.Controller,
+  *,
+  weigh: bool,
 ) -> badmm.Multipliers:
-  """BADMM's multipliers and weights for a new controller."""
+  """BADMM's multipliers, and weights if these move, for the controller as it is."""
   options = tools.options
   rollouts = latest(options, state.replay)
   x = states(options, rollouts)
+  moved = state.multipliers
+  if weigh:
+    divergence = lg.divergence(state.controller, linear, _seen(x))
+    moved = badmm.reweigh(moved, divergence, options.badmm)
   means = global_policy.mean(tools.network, policy, rollouts.observation)
-  new = badmm.ascend(state.multipliers, controller, means, x, options.badmm)
-  apart = x - jnp.mean(x, axis=0)[None]
-  seen = lg.Gaussian(jnp.mean(x, axis=0), jnp.mean(lg.outer(apart), axis=0))
-  divergence = lg.divergence(controller, linear, seen)
-  new = badmm.reweigh(new, divergence, options.badmm)
-  return badmm.bound(new, controller, options.badmm)
+  return badmm.ascend(moved, state.controller, means, x, options.badmm)
 
 
 def teach(tools: Tools, state: LocalState) -> tuple[global_policy.Examples, LocalState]:
@@ -573,16 +601,16 @@ def label(
   tools: Tools,
   policy: global_policy.Policy,
   state: LocalState,
-  rollouts: Any,
+  experience: Experience,
   key: chex.PRNGKey,
 ) -> tuple[global_policy.Examples, LocalState]:
   """`learn`, `improve` and `teach`; the key is consumed."""
-  state = learn(tools, policy, state, Rollouts(*rollouts), key)
-  return teach(tools, improve(tools, policy, state))
+  state = learn(tools, policy, state, experience, key)
+  return teach(tools, improve(tools, policy, state, again=False))
 
 
 def relabel(
   tools: Tools, policy: global_policy.Policy, state: LocalState
 ) -> tuple[global_policy.Examples, LocalState]:
   """`improve` and `teach` once more, for the policy as it is now, without rollouts."""
-  return teach(tools, improve(tools, policy, state))
+  return teach(tools, improve(tools, policy, state, again=True))

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from armfarm.agents import networks
 from armfarm.agents import types
 from armfarm.agents.gps import agent as gps
 from armfarm.agents.gps import badmm
@@ -20,6 +21,8 @@ from armfarm.agents.gps import local
 from armfarm.agents.gps import lqr
 from armfarm.agents.gps import mixture
 from armfarm.agents.gps import pi2
+from armfarm.agents.gps import policy as global_policy
+from armfarm.agents.gps import precision
 from armfarm.agents.gps import step
 
 _T, _X, _A = 12, 2, 1
@@ -110,15 +113,20 @@ class Loop:
     self.learner = global_half.init(next(self._keys))
     self.state = agent.begin(next(self._keys))
 
-  def iterate(self, updates=150):
-    policy, parts = self.agent.variables(self.learner), []
+  def policy(self):
+    return self.agent.variables(self.learner)
+
+  def roll_out(self):
+    policy, parts = self.policy(), []
     for _ in range(self._rollouts):
       self.state, *part = self._explore(policy, self.state, next(self._keys))
       parts.append(part)
     rollouts = local.Rollouts(*map(np.stack, zip(*parts, strict=True)))
-    examples, self.state = self.agent.label(
-      policy, self.state, rollouts, next(self._keys)
-    )
+    return local.Experience(rollouts, policy)
+
+  def iterate(self, updates=150):
+    made, policy = self.roll_out(), self.policy()
+    examples, self.state = self.agent.label(policy, self.state, made, next(self._keys))
     rows = self._random.integers(0, len(examples.weight), (updates, 25))
     minibatches = jax.tree.map(lambda x: np.asarray(x)[rows], examples)
     if updates:
@@ -346,6 +354,10 @@ def test_noise_keeps_its_variance():
       {'algorithm': 'trajectory', 'on_policy': True},
       'trajectory samples from its local',
     ),
+    (
+      {'algorithm': 'mdgps', 'optimizer': 'pi2', 'rollouts': 9, 'remembered': 9},
+      'weighs rollouts of the global policy: set on_policy to True',
+    ),
     ({'state_size': 4}, 'state_size is 4, but an observation has 3'),
     ({'steps': 5}, 'the first controller has gains'),
   ],
@@ -353,6 +365,68 @@ def test_noise_keeps_its_variance():
 def test_what_cannot_be_is_refused(changes, message):
   with pytest.raises(ValueError, match=message):
     _make(**changes)
+
+
+def test_badmm_moves_by_what_was_taught_and_weighs_once_an_iteration(global_half):
+  agent = _make(algorithm='badmm', measure='rollouts')
+  loop = Loop(agent, global_half, _LOCAL.rollouts)
+  loop.iterate()
+  first = loop.state.multipliers
+  assert not np.any(first.slope)  # for nothing had been taught
+  np.testing.assert_allclose(first.weight, _LOCAL.badmm.initial_weight)
+  _, again = agent.relabel(loop.policy(), loop.state)
+  assert np.all(again.multipliers.slope)
+  np.testing.assert_array_equal(again.multipliers.weight, first.weight)
+  loop.iterate()
+  factors = loop.state.multipliers.weight / first.weight
+  assert {2.0} < set(np.unique(factors).tolist()) <= {0.5, 1.0, 2.0}
+
+
+def test_badmm_promises_in_the_weights_that_it_is_judged_by(global_half):
+  agent = _make(algorithm='badmm', measure='rollouts')
+  loop = Loop(agent, global_half, _LOCAL.rollouts)
+  loop.iterate()
+  made, policy = loop.roll_out(), loop.policy()
+  _, state = agent.label(policy, loop.state, made, jax.random.key(1))
+  network = networks.MLP(_CONFIG.hidden, _A, networks.Normalization('none'))
+
+  def promise(policy, state):
+    seen = local.latest(_CONFIG.local, state.replay).observation
+    linear = global_policy.linearize(network, policy, seen, _X)
+    return local.promised(state.lesson, state.controller, linear, state.multipliers)
+
+  promised = precision.double(promise)(policy, state)
+  np.testing.assert_allclose(state.step.promised, promised, rtol=1e-3)
+
+
+def test_densities_are_those_of_the_policy_that_acted(global_half):
+  agent = _make(on_policy=True)
+  loop = Loop(agent, global_half, _LOCAL.rollouts)
+  loop.iterate()
+  made, other = loop.roll_out(), global_half.init(jax.random.key(7)).policy
+
+  def behaviour(newest, acted):
+    experience = made._replace(policy=acted)
+    _, state = agent.label(newest, loop.state, experience, jax.random.key(1))
+    return np.asarray(state.replay.behaviour[-_LOCAL.rollouts :])
+
+  true = behaviour(made.policy, made.policy)
+  np.testing.assert_allclose(behaviour(other, made.policy), true)
+  assert np.abs(behaviour(other, other) - true).max() > 0.1
+
+
+def test_pi2_reports_how_far_it_went(global_half):
+  agent = _make(algorithm='trajectory', optimizer='pi2', rollouts=12, remembered=12)
+  loop = Loop(agent, global_half, 12)
+  loop.iterate(updates=0)
+  once, made = loop.state.controller, loop.roll_out()
+  _, state = agent.label(made.policy, loop.state, made, jax.random.key(1))
+  x = np.asarray(made.rollouts.observation)[..., :_X]
+  apart = x - x.mean(0)
+  cov = np.einsum('ntx,nty->txy', apart, apart) / len(x)
+  seen = lg.Gaussian(x.mean(0), cov)
+  far = jax.jit(lg.divergence)(state.controller, once, seen)
+  np.testing.assert_allclose(state.report.divergence, far.sum(), rtol=1e-3)
 
 
 def test_a_trajectory_is_improved_whatever_the_policy_does(global_half):
