@@ -74,7 +74,7 @@ def agent() -> ConfigDict:
   agent.name = 'gps'
   agent.hidden = (40, 40)  # units; code: 42, 42
   agent.learning_rate = 1e-3  # Adam; code
-  agent.weight_decay = 0.005  # over the learning rate; code
+  agent.weight_decay = 0.005  # over the learning rate, AdamW's; ours; code: of the loss
   agent.initial_variance = 0.1  # of an action, squared, before training; code
   agent.precision_rate = 0.01  # of a minibatch in the running mean of P, at least; ours
   agent.snapshot_period = 200  # updates between parameters to roll back to; ours
@@ -135,7 +135,7 @@ def improvements() -> ConfigDict:
   numbers.pi2.damping = 2.0  # of the covariance; code
   numbers.pi2.covariance_floor = 1e-4  # of a squared action; ours
   numbers.badmm.rate = 0.1  # of the multipliers, in units of w P; code
-  numbers.badmm.initial_weight = 0.01  # w at the start; code
+  numbers.badmm.initial_weight = 0.01  # w at the start; ours; code: 0.002
   numbers.badmm.min_weight = 1e-3  # ours
   numbers.badmm.max_weight = 1.0  # ours
   numbers.badmm.max_shift = 1.0  # of a target, standard deviations; ours
@@ -148,14 +148,14 @@ def cost() -> ConfigDict:
   cost.state_size = 32  # X
   cost.points = 14  # where the points begin in the state
   cost.goal = 32  # where their goal begins in an observation
-  cost.weights = (1.0,) * 9  # of the points' entries; code; ours: `_WEIGHTS`
+  cost.weights = (1.0,) * 9  # of the points' entries; ours: `_WEIGHTS`; code: 2, 2, 1
   cost.penalty = ConfigDict()
   cost.penalty.l1 = 0.3  # of log r; ours; code: 0.1
   cost.penalty.l2 = 10.0  # per m^2; code
   cost.penalty.alpha = 1e-3  # m^2; ours: code's 1e-5 asks for gains that saturate
   cost.penalty.logarithmic = True  # code
   cost.ramps = ('constant',) * 9  # over a rollout, likewise; code; ours: `_RAMPS`
-  cost.final_weight = 1.0  # times that of other steps; code
+  cost.final_weight = 1.0  # times that of other steps; ours; code: 10, of a part
   cost.effort = 0.8  # of u'u / 2; ours: less saturates, and misses the hole
   return cost
 
@@ -168,7 +168,7 @@ def guessed() -> ConfigDict:
   initial.stiffness = 1.0  # squared actions per rad^2; code
   initial.damping = 0.5  # times the stiffness; code
   initial.variance = 0.1  # of an action where nothing else costs; ours
-  initial.final_weight = 1.0  # times that of other steps; code
+  initial.final_weight = 1.0  # times that of other steps; ours; code: 50
   initial.dt = 0.05  # s, of a control step
   return initial
 

@@ -51,7 +51,7 @@ def agent(network: str) -> ConfigDict:
 
 
 def steady(agent: ConfigDict) -> None:
-  """Makes targets of 180 numbers follow more slowly, and noise at 100 Hz last.
+  """Makes targets of 174 numbers follow more slowly, and noise at 100 Hz last.
 
   With 0.01, as for the other tasks, seed 1 forgot what it had learned, time and again.
   """

@@ -14,10 +14,13 @@ _LAYOUTS = {'grasp_state': _GRASPING, 'grasp': _GRASPING}
 # Least and greatest return that is worth telling from others, discounted; ours.
 _GRASP = 0.0, 1.0  # Kalashnikov, 4.1
 _VALUES = {
-  'reach': (-20.0, 0.0),  # half a metre away for ever, at gamma = 0.98
+  'reach': (-30.0, 0.0),  # 0.6 m away for ever, at gamma = 0.98
+  'door_push': (-75.0, 100.0),  # far from what is shut, or with it open, for ever
+  'door_pull': (-75.0, 100.0),
   'gym/Pendulum-v1': (-400.0, 0.0),  # 8 of at most 16 a step, for ever
 }
-_OTHERS = -100.0, 0.0
+_COSTS = -100.0, 0.0  # of our other tasks
+_UNKNOWN = 0.0, 0.0  # of an environment from elsewhere: to be given
 _NETWORKS = {
   'grasp_state': 'things',
   'grasp_few': 'things',
@@ -60,7 +63,8 @@ def get_config(which: str = 'grasp_state') -> ConfigDict:
   config.agent.bootstrap_at_time_limit = task.name not in _LAYOUTS
   if task.name not in _LAYOUTS:
     config.agent.gamma = 0.98  # Gu et al. 2016, V-A: these take more than 20 steps
-    config.agent.value_range = _VALUES.get(name, _OTHERS)
+    others = _UNKNOWN if name.startswith('gym/') else _COSTS
+    config.agent.value_range = _VALUES.get(name, others)
     config.agent.update(quick())
   if commands:
     config.trials = trials()
@@ -171,6 +175,7 @@ def supervised(critic: ConfigDict, task: ConfigDict) -> ConfigDict:
   agent.critic = critic
   del agent.critic.name
   agent.reach = 4.0  # units of the action; ours: on to the bin's bottom
+  agent.max_turn = task.max_turn  # rad
   agent.patience = 0.9  # of the best promise; Levine et al. 2016
   agent.lift_height = task.lift_height  # m
   agent.status_at = 0 if len(task.image_size) else 4  # before it: place and heading

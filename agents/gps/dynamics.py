@@ -280,24 +280,15 @@ def learn(
   return Learned(model, memory, found.log_likelihood, found.steps)
 
 
-def initial_state(
-  first: chex.Array, floor: float, prior: Prior | None = None
-) -> lg.Gaussian:
+def initial_state(first: chex.Array, floor: float) -> lg.Gaussian:
   """The distribution of x_0 from those of rollouts.
 
   Args:
     first: x_0 of each rollout, [N X].
     floor: of each variance.
-    prior: of x_0, [X].
 
   Returns:
-    Mean [X] and covariance [X X], diagonal without a prior.
+    Mean [X] and covariance [X X], diagonal.
   """
-  mean = jnp.mean(first, axis=0)
-  cov = jnp.diag(jnp.maximum(jnp.var(first, axis=0), floor))
-  if prior is None:
-    return lg.Gaussian(mean, cov)
-  size = len(first)
-  weight = size * prior.mean_weight / (size + prior.mean_weight)
-  scatter = prior.scatter + weight * lg.outer(mean - prior.mean)
-  return lg.Gaussian(mean, cov + scatter / (size + prior.degrees))
+  variance = jnp.maximum(jnp.var(first, axis=0), floor)
+  return lg.Gaussian(jnp.mean(first, axis=0), jnp.diag(variance))

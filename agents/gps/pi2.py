@@ -69,11 +69,6 @@ def check(options: Options, rollouts: int) -> None:
     raise ValueError('min_temperature and covariance_floor must be positive')
 
 
-def relative_entropy(costs: chex.Array, temperature: chex.Array) -> chex.Array:
-  """KL(softmax(-S / eta) || 1/N), [], of costs S [N] at eta []."""
-  return _entropy((costs - jnp.min(costs)) / temperature)[0]
-
-
 def _entropy(scaled: chex.Array) -> tuple[chex.Array, chex.Array]:
   """KL(softmax(-S / eta) || 1/N), and its slope in log eta, of S / eta >= 0 [N].
 

@@ -41,7 +41,7 @@ class Moments(NamedTuple):
   """Running sums over examples, as of Welford.
 
   Attributes:
-    count: sum of weights, [].
+    count: how many were seen, [].
     mean: [O].
     squares: sum of squared deviations from the mean, [O].
   """
@@ -183,6 +183,8 @@ def regress(
   regularization: float,
 ) -> lg.Controller:
   """The linearisation of the published code: a regression of means on states.
+
+  For comparison: what is used is `linearize`.
 
   Args:
     means: of the policy at the states, [N T A].

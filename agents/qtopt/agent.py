@@ -398,7 +398,10 @@ def check(config: Config) -> None:
     if value not in known:
       raise ValueError(f'{name} is {value!r}; choose one of {known}')
   if not config.value_range[0] < config.value_range[1]:
-    raise ValueError(f'value_range is {config.value_range}; choose the lower one first')
+    raise ValueError(
+      f'value_range is {tuple(config.value_range)}; give the least and the greatest'
+      ' return, discounted, the lower one first'
+    )
   if config.lag < 1:
     raise ValueError(f'lag is {config.lag}; choose at least one update')
   cem.check(config.cem)

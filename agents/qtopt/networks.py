@@ -429,7 +429,8 @@ def make(
     normalization: of the MLP; image critics know batch normalisation only.
 
   Raises:
-    ValueError: a name is unknown, or the MLP has no hidden layer.
+    ValueError: a name is unknown, the MLP has no hidden layer, or things are not seen
+      and acted on as in grasping.
   """
   networks.check_normalization(normalization)
   if kind == 'mlp':
@@ -437,6 +438,11 @@ def make(
       raise ValueError('hidden is empty; choose at least one layer')
     return StateCritic(tuple(hidden), normalization)
   if kind == 'things':
+    if tuple(parts[:2]) != (3, 2):
+      raise ValueError(
+        f"network is 'things', whose mirrors turn x, y, z and one angle, but the parts"
+        f' of the action are {tuple(parts)}'
+      )
     size = spec.observation_size - _STATUS
     if size <= 0 or size % _THING:
       raise ValueError(

@@ -30,6 +30,7 @@ import jax.numpy as jnp
 from armfarm.agents import types
 from armfarm.agents.qtopt import actions
 from armfarm.agents.qtopt import agent as qtopt
+from armfarm.agents.qtopt import losses
 from armfarm.agents.qtopt import noisy
 from armfarm.agents.qtopt import scripted
 from armfarm.agents.qtopt.actions import Layout
@@ -41,6 +42,7 @@ class Config(NamedTuple):
   Attributes:
     critic: those of QT-Opt, of which the ones of targets are of no use.
     reach: the longest way along an axis that v can say, in units of the action.
+    max_turn: the most that a step turns, whatever its action says, rad.
     patience: of what v* promises, from which on the gripper closes where it is.
     lift_height: above which an episode is ended, as the observation tells it.
     status_at: where an observation's numbers tell whether the gripper is closed; its
@@ -49,6 +51,7 @@ class Config(NamedTuple):
 
   critic: qtopt.Config
   reach: float
+  max_turn: float
   patience: float
   lift_height: float
   status_at: int
@@ -116,12 +119,18 @@ def ways(model: Model, action: chex.Array, until: chex.Array) -> chex.Array:
     action: of an episode, [T A].
     until: number of that other step, not an earlier one, [T].
   """
-  sine, cosine = action[:, 3], action[:, 4]
-  motion = jnp.concatenate([action[:, :3], jnp.arctan2(sine, cosine)[:, None]], axis=1)
+  turn = _turn(model, action)
+  motion = jnp.concatenate([action[:, :3], turn[:, None]], axis=1)
   total = jnp.pad(jnp.cumsum(motion, axis=0), ((1, 0), (0, 0)))
   left = total[until] - total[:-1]
   box = jnp.clip(left[:, :3] / model.config.reach, -1.0, 1.0)
   return jnp.concatenate([box, actions.turns(left[:, 3:])], axis=1)
+
+
+def _turn(model: Model, motion: chex.Array) -> chex.Array:
+  """What a step turns by, rad, [...], of its sine and cosine in [... A]."""
+  most = model.config.max_turn
+  return jnp.clip(jnp.arctan2(motion[..., 3], motion[..., 4]), -most, most)
 
 
 # The policy.
@@ -146,7 +155,7 @@ def act(
   goes, rises = ~closed & ~closes, closed & (height <= config.lift_height)
   way = jnp.clip(config.reach * best.action[:3], -1.0, 1.0)
   motion = jnp.where(goes, way, 0.0).at[2].add(jnp.where(rises, 1.0, 0.0))
-  turn = jnp.where(goes, jnp.arctan2(best.action[3], best.action[4]), 0.0)
+  turn = jnp.where(goes, _turn(model, best.action), 0.0)
   commands = {'close': closes, 'terminate': closed & ~rises}
   return scripted.assemble(model.layout, motion, turn, commands)
 
@@ -154,10 +163,10 @@ def act(
 def promise(
   model: Model, variables: qtopt.Variables, observation: Any, way: chex.Array
 ) -> chex.Array:
-  """g(s, v) of one way [5], []."""
+  """g(s, v) of one way [5], [], in the range of values."""
   seen = jax.tree.map(lambda x: x[None], qtopt.seen(model.critic, observation))
   logit = model.critic.network.apply(variables.target, seen, way[None], False)
-  return jax.nn.sigmoid(logit[0])
+  return losses.q_value(model.config.critic.value_range, logit[0])
 
 
 def status(model: Model, observation: Any) -> tuple[chex.Array, chex.Array]:

@@ -196,12 +196,6 @@ def test_initial_state(double):
   plain = jax.device_get(_initial_state(first, 1e-6))
   np.testing.assert_allclose(plain.mean, [2.0, 3.0])
   np.testing.assert_allclose(plain.covariance, [[1.0, 0.0], [0.0, 1e-6]])
-  prior = dynamics.Prior(np.zeros(2), np.eye(2), 2.0, 2.0)
-  found = _initial_state(first, 1e-6, prior)
-  # N m / (N + m) = 1, N + n_0 = 4.
-  scatter = np.array([[5.0, 6.0], [6.0, 10.0]])
-  expected = plain.covariance + scatter / 4.0
-  np.testing.assert_allclose(found.covariance, expected)
 
 
 def test_double_precision_inside_and_single_outside(problem):

@@ -485,7 +485,7 @@ def test_learns(config, target, loss, normalization):
     ({'target': 'x'}, "^target is 'x'; .*'single', 'double', 'clipped'.*$"),
     ({'loss': 'x'}, "^loss is 'x'; .*'cross_entropy', 'squared'.*$"),
     ({'lag': 0}, '^lag is 0; .*$'),
-    ({'value_range': (1.0, 1.0)}, '^value_range is .*; choose the lower one first$'),
+    ({'value_range': (1.0, 1.0)}, '^value_range is .*, the lower one first$'),
     ({'cem': cem.Options(elites=99)}, '^CEM has .*$'),
     ({'angles': 3}, '^3 angles .*$'),
   ],

@@ -120,8 +120,19 @@ def test_there_is_no_baseline_for_what_grasps_nothing():
     configs.get_config('reach,supervised')
 
 
-@pytest.mark.parametrize('which', ['reach', 'gym/Pendulum-v1', 'door_push'])
+@pytest.mark.parametrize('which', ['reach', 'gym/Pendulum-v1', 'pick_place'])
 def test_tasks_of_costs_have_returns_below_nought(which):
   low, high = configs.get_config(which).agent.value_range
   assert low < high == 0.0
   assert configs.get_config('grasp_state').agent.value_range == (0.0, 1.0)
+
+
+@pytest.mark.parametrize('which', ['door_push', 'door_pull'])
+def test_an_open_door_is_worth_more_than_nought(which):
+  low, high = configs.get_config(which).agent.value_range
+  assert low < 0.0 < high
+
+
+def test_nobody_guesses_what_an_environment_from_elsewhere_pays():
+  config = configs.get_config('gym/InvertedPendulum-v5')
+  assert tuple(config.agent.value_range) == (0.0, 0.0)  # refused: see test_agent

@@ -315,4 +315,10 @@ def test_where_there_is_nothing_nothing_is_to_be_had(things):
 
 def test_other_observations_have_no_things():
   with pytest.raises(ValueError, match='there are 12 numbers each beside 6, but 20'):
-    _make('things', (7,), types.Spec(20, 7))
+    _make('things', (3, 2, 1, 1, 1), types.Spec(20, 8))
+
+
+@pytest.mark.parametrize('parts', [(7,), (3, 1, 1), (2, 2, 1)])
+def test_other_actions_have_no_mirrors(parts):
+  with pytest.raises(ValueError, match='mirrors turn x, y, z and one angle'):
+    _make('things', parts, types.Spec(18, sum(parts)))

@@ -22,7 +22,7 @@ def _model(config):
     commands=('close', 'open', 'terminate'), angles=1, learning_rate=0.3
   )
   numbers = supervised.Config(
-    config, reach=4.0, patience=0.9, lift_height=0.13, status_at=1
+    config, reach=4.0, max_turn=0.5, patience=0.9, lift_height=0.13, status_at=1
   )
   return supervised.build(_SPEC, numbers)
 
@@ -82,6 +82,16 @@ def test_the_way_to_a_grasp_by_hand(model):
   np.testing.assert_allclose(told.action[keep], expected, atol=1e-6)
   far, _ = hindsight(_episode('.' * 15 + 'c'))
   np.testing.assert_allclose(far.action[0, 2], 1.0)  # 7.5 is beyond its reach
+
+
+def test_a_step_turns_no_further_than_it_can(model):
+  episode = _episode('..c')
+  wide = episode.action.at[:, 3:5].set(jnp.array([np.sin(1.5), np.cos(1.5)]))
+  told, _ = jax.jit(functools.partial(supervised.hindsight, model))(
+    episode._replace(action=wide)
+  )
+  turns = np.arctan2(told.action[:, 3], told.action[:, 4])
+  np.testing.assert_allclose(turns, [1.0, 0.5, 0.0], atol=1e-6)
 
 
 class _Hill:
