@@ -58,6 +58,7 @@ check: $(STAMP) links  ## Check without running: syntax, lint, format, types
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check .
 	@$(BIN)/mypy
+	@$(BIN)/mypy benchmarks/*.py
 
 test: check  ## Run the checks and all tests, with coverage
 	@$(BIN)/pytest $(PARALLEL) --cov --cov-report=term

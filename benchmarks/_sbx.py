@@ -22,7 +22,7 @@ def main() -> None:
   """Makes the agent of the arguments `id seed learning_starts`, then serves."""
   id, seed, learning_starts = sys.argv[1], *map(int, sys.argv[2:])
   environment = gymnasium.make(id)
-  size = environment.action_space.shape
+  size = environment.action_space.sample().shape
   noise = OrnsteinUhlenbeckActionNoise(np.zeros(size), 0.1 * np.ones(size), 0.15, 1.0)
   model = sbx.DDPG(
     'MlpPolicy',

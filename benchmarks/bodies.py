@@ -78,12 +78,12 @@ def blocking(function: Callable[..., Any], *arguments: Any) -> Timed:
 
 def mjx_steps(parts: build.Parts, size: int) -> dict[str, Timed]:
   """Returns a control step on our body, and the same physics by MJX alone."""
-  body = mjx.AutoReset(mjx.Mjx(parts.task), parts.task.episode_steps)
+  body = mjx.AutoReset(mjx.Mjx(parts.own_task), parts.task.episode_steps)
   state = compiler.jit(body.reset)(jax.random.split(jax.random.key(0), size))
   actions = jnp.zeros((size, parts.task.action_size))
   from mujoco import mjx as library  # after our own, which silences its remarks
 
-  model = library.put_model(parts.task.model, impl='jax')
+  model = library.put_model(parts.own_task.model, impl='jax')
 
   def alone(data: Any) -> Any:
     with jax.numpy_rank_promotion('allow'):
@@ -98,7 +98,7 @@ def mjx_steps(parts: build.Parts, size: int) -> dict[str, Timed]:
 
 def native_steps(parts: build.Parts, size: int) -> dict[str, Timed]:
   """Returns a control step on our batch, and the same physics by MuJoCo's alone."""
-  task = parts.task
+  task = parts.own_task
   endless = task._replace(episode_steps=1_000_000)
   body = host.HostBatch(endless, size, threads=1)
   alone = mujoco_batch.Batch(task.model, size, 1, persistent=True)

@@ -208,7 +208,8 @@ def main(argv: list[str]) -> None:
   fit, model, cost, found = iteration(points, start, data, eta)
   etas = [float(found.eta)] * int(found.passes)
   flat = jax.tree.map(np.asarray, (points, start, data, model, cost, narrow))
-  likelihood, their_model, _, (controller, divergence) = theirs(*flat[:3], etas)
+  given = (*flat[:3], etas)
+  likelihood, their_model, _, (controller, divergence) = theirs(*given)
   np.testing.assert_allclose(likelihood, fit.log_likelihood, rtol=1e-6)
   np.testing.assert_allclose(their_model[0], model.matrix, atol=1e-6)
   np.testing.assert_allclose(controller[0], found.controller.gain, atol=1e-5)
@@ -226,7 +227,7 @@ def main(argv: list[str]) -> None:
     {
       'iteration': (
         lambda: iteration(points, start, data, eta),
-        lambda: theirs(*flat[:3], etas),
+        lambda: theirs(*given),
       ),
       'search': (
         lambda: improve(model, cost, data, eta),

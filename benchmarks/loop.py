@@ -61,7 +61,7 @@ class Sbx:
   """SBX's loop, in a process of its own."""
 
   def __init__(self) -> None:
-    command = [_PYTHON, _HERE / '_sbx.py', _ID, str(_SEED), str(_WARMUP)]
+    command = [str(_PYTHON), str(_HERE / '_sbx.py'), _ID, str(_SEED), str(_WARMUP)]
     pipe = subprocess.PIPE
     self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
 

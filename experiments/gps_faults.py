@@ -6,7 +6,7 @@ ADGPS-4 on `reach_torque`, every robot at a set multiple of real time. When a th
 the rollouts are in, one pair is killed for good measure (SIGKILL; the farm replaces it)
 and another one is let run for a tenth of the time only. What is measured is what the
 two others lose, and whether the farm learns all the same. A run that is finished is not
-repeated.
+repeated; one that was stopped begins anew, since what counts is its clock.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import contextlib
 import json
 import os
 import pathlib
+import shutil
 import signal
 import threading
 import time
@@ -49,24 +50,32 @@ def counts(workdir: pathlib.Path) -> dict[str, Any]:
   return {'seconds': time.monotonic(), 'rollouts': made}
 
 
-def disturb(job: jobs.Job) -> None:
+def disturb(job: jobs.Job, over: threading.Event) -> None:
   """Waits for the moment, kills one pair and slows another until the run is over.
 
   What the robots had made at the start, then and last goes into `faults.json`.
   """
   seen = []
   for goal in (1, _AT):
-    while len(records.read(job.workdir, 'episode')) < goal:
-      time.sleep(0.1 * _PERIOD)
+    if not _made(job, goal, over):
+      return
     seen.append(counts(job.workdir))
   _signal(job, _KILLED, signal.SIGKILL)
-  while not job.summary():
+  while not over.is_set():
     _signal(job, _SLOWED, signal.SIGSTOP)
-    time.sleep(0.9 * _PERIOD)
+    over.wait(0.9 * _PERIOD)
     _signal(job, _SLOWED, signal.SIGCONT)
     seen[2:] = [counts(job.workdir)]
     write_json(job.workdir / 'faults.json', seen)
-    time.sleep(0.1 * _PERIOD)
+    over.wait(0.1 * _PERIOD)
+
+
+def _made(job: jobs.Job, goal: int, over: threading.Event) -> bool:
+  """Waits for so many rollouts; returns whether they came."""
+  while len(records.read(job.workdir, 'episode')) < goal:
+    if over.wait(0.1 * _PERIOD):
+      return False
+  return True
 
 
 def rates(seen: list[dict[str, Any]]) -> tuple[list[float], list[float]]:
@@ -100,19 +109,21 @@ def collect(job: jobs.Job, source: rows.Source) -> list[rows.Row]:
 def main(argv: list[str]) -> int:
   """Runs what is left to run; returns the exit code."""
   app.no_arguments(argv)
-  code = 0
-  for seed in range(jobs.SEEDS.value or results.seeds(_NAME, 'adgps-4', 'async')):
-    job = make_job(seed)
+  seeds = range(jobs.SEEDS.value or results.seeds(_NAME, 'adgps-4', 'async'))
+  queue = [make_job(seed) for seed in seeds]
+  for job in queue:
     if not job.summary():
-      threading.Thread(target=disturb, args=[job], daemon=True).start()
-    code = max(code, jobs.run_all([job], collect))
-  return code
+      shutil.rmtree(job.workdir, ignore_errors=True)
+  return jobs.run_all(queue, collect, disturb)
 
 
 def _signal(job: jobs.Job, number: int, which: signal.Signals) -> None:
   """Sends a signal to the process of a pair, if there is one now."""
   with contextlib.suppress(OSError, ValueError):
-    os.kill(int(pairs.pid_path(job.workdir, number).read_text()), which)
+    pid = int(pairs.pid_path(job.workdir, number).read_text())
+    # A number may be another process's by now.
+    if f'--workdir={job.workdir}' in pathlib.Path(f'/proc/{pid}/cmdline').read_text():
+      os.kill(pid, which)
 
 
 if __name__ == '__main__':

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+import contextlib
 import json
 import math
 import pathlib
@@ -99,6 +100,9 @@ class Job(NamedTuple):
 
 
 Collect = Callable[[Job, Source], Iterable[Row]]
+Meanwhile = Callable[[Job, threading.Event], None]
+
+_LOOK = 0.1  # s between two looks at whether to stop
 
 
 def runs(name: str) -> pathlib.Path:
@@ -156,12 +160,15 @@ def queue(
   ]
 
 
-def run_all(jobs: Sequence[Job], collect: Collect) -> int:
+def run_all(
+  jobs: Sequence[Job], collect: Collect, meanwhile: Meanwhile | None = None
+) -> int:
   """Runs the jobs that are not finished and records the numbers of all that are.
 
   Args:
     jobs: what to run.
     collect: returns the rows of a finished job.
+    meanwhile: runs beside each job, until its event says that the job has ended.
 
   Returns:
     The exit code: 0 if every job is finished.
@@ -176,7 +183,7 @@ def run_all(jobs: Sequence[Job], collect: Collect) -> int:
     over = stop.is_set() or time.monotonic() >= deadline
     if not (job.summary() or over):
       print(f'[{number}/{len(jobs)}] {job.workdir}', flush=True)
-      _run(job, stop)
+      _run(job, stop, meanwhile)
     if job.summary():
       rows.merge(results.folder(), collect(job, _source(job)))
     else:
@@ -250,12 +257,13 @@ def _row(
   )
 
 
-def _run(job: Job, stop: threading.Event) -> None:
+def _run(job: Job, stop: threading.Event, meanwhile: Meanwhile | None) -> None:
   """Runs a job to its end, and notes beside its workdir what ran it last."""
   command = shlex.join(['python', *job.command])
   source = Source(command, rows.commit(), rows.machine())
   rows.write_text(_source_path(job), json.dumps(source._asdict()) + '\n')
-  code = subprocess.run([sys.executable, *job.command]).returncode
+  with _beside(job, meanwhile):
+    code = call([sys.executable, *job.command], stop)
   if code:
     print(f'{job.workdir}: ended with code {code}', file=sys.stderr)
   if code == app.INTERRUPTED:  # Ctrl-C was for all of us
@@ -263,6 +271,33 @@ def _run(job: Job, stop: threading.Event) -> None:
   elif code > 0:  # by itself: a signal's is negative
     with _failures_path(job).open('a') as file:
       print(code, file=file)
+
+
+@contextlib.contextmanager
+def _beside(job: Job, meanwhile: Meanwhile | None) -> Iterator[None]:
+  """Has something done while a job runs."""
+  if meanwhile is None:
+    yield
+    return
+  over = threading.Event()
+  thread = threading.Thread(target=meanwhile, args=(job, over), daemon=True)
+  thread.start()
+  try:
+    yield
+  finally:
+    over.set()
+    thread.join()
+
+
+def call(command: Sequence[str], stop: threading.Event) -> int:
+  """Runs a command, and asks it to end when told to stop; returns its exit code."""
+  process, asked = subprocess.Popen(command), False
+  while (code := process.poll()) is None:
+    if stop.is_set() and not asked:  # by Ctrl-C, it has been asked already
+      process.terminate()
+      asked = True
+    time.sleep(_LOOK)
+  return code
 
 
 def _source(job: Job) -> Source:

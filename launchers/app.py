@@ -172,7 +172,7 @@ def exit_on_interrupt() -> None:
 
 
 def stop_on_signals() -> threading.Event:
-  """Returns an event that Ctrl-C and SIGTERM set; a second Ctrl-C ends at once."""
+  """Returns an event that Ctrl-C and SIGTERM set; a second of these ends at once."""
   stop = threading.Event()
 
   def handle(number: int, frame: FrameType | None) -> None:

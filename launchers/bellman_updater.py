@@ -34,7 +34,7 @@ def main(argv: list[str]) -> None:
     return
   queues = [
     connect(_ADDRESS.value, shapes, table=name)
-    for name in (offpolicy.RAW, offpolicy.TRAIN)
+    for name in (offpolicy.cast(config).raw_of(_NUMBER.value), offpolicy.TRAIN)
   ]
   seams = Seams(variables, *queues)
   updater = offpolicy.make_updater(parts, seams, _NUMBER.value, _FIRST.value)

@@ -7,6 +7,7 @@ numbers as well, and for what these number.
 from __future__ import annotations
 
 from collections.abc import Callable
+import ctypes
 import os
 import pathlib
 import signal
@@ -21,7 +22,7 @@ from armfarm.launchers.app import UserError
 from armfarm.workers.collector import Stop
 
 _JOIN = 30.0  # s that a worker may take to end
-_WATCH = 0.2  # s between two looks at whether the parent is there
+_PR_SET_PDEATHSIG = 1  # of prctl(2)
 _DEATHS = 3  # of one collector in a row, after which the run gives up
 _PARENT = 'ARMFARM_PARENT'  # tells a role's process who started it
 
@@ -67,9 +68,6 @@ class Threads:
 
 class Process(Protocol):
   """A process that was started: a `subprocess.Popen`, or like it."""
-
-  @property
-  def returncode(self) -> int | None: ...
 
   def poll(self) -> int | None: ...
 
@@ -212,8 +210,7 @@ class ProcessCrew:
     error: BaseException | None,
     trace: TracebackType | None,
   ) -> None:
-    for process in self._processes.values():
-      end(process)
+    end(*self._processes.values())
 
 
 def start_role(role: str, *arguments: str) -> subprocess.Popen[bytes]:
@@ -230,27 +227,26 @@ def role_environment() -> dict[str, str]:
   return {'CUDA_VISIBLE_DEVICES': '', 'JAX_PLATFORMS': 'cpu', **parent}
 
 
-def end(process: Process) -> None:
-  """Asks a process to end, and sees to it."""
-  process.send_signal(signal.SIGTERM)
-  try:
-    process.wait(_JOIN)
-  except subprocess.TimeoutExpired:
-    process.kill()
-    process.wait()
+def end(*processes: Process) -> None:
+  """Asks processes to end, all at once, and sees to it."""
+  for process in processes:
+    process.send_signal(signal.SIGTERM)
+  deadline = time.monotonic() + _JOIN
+  for process in processes:
+    try:
+      process.wait(max(0.0, deadline - time.monotonic()))
+    except subprocess.TimeoutExpired:
+      process.kill()
+      process.wait()
 
 
 def end_with_parent() -> None:
-  """Has this process end at once when the one that started it is gone.
+  """Has this process killed at once when the one that started it is gone.
 
   Nothing is lost with it, and it may hang: Reverb waits for a lost server for ever.
   """
   # Told, not looked up: it may be gone before this process gets to look.
   parent = int(os.environ.get(_PARENT, os.getppid()))
-
-  def watch() -> None:
-    while os.getppid() == parent:
-      time.sleep(_WATCH)
+  ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+  if os.getppid() != parent:
     os._exit(1)
-
-  threading.Thread(target=watch, name='watch', daemon=True).start()

@@ -210,11 +210,6 @@ def queues(agent: gps.GuidedPolicySearch) -> dict[str, Any]:
   return {'online': to_block(ready(0)), GRADIENTS: parcel_template(agent)}
 
 
-def _share(config: ConfigDict) -> int:
-  """Instances of one robot."""
-  return len(config.instances.train) // config.run.collectors
-
-
 def share_of(config: ConfigDict) -> int:
   """Returns how many instances are one robot's."""
   return len(config.instances.train) // config.run.collectors

@@ -51,7 +51,7 @@ def main(argv: list[str]) -> int:
   if launch.runtime == 'fused' and devices > 1:
     compiler.prepare_devices(devices)
   workdir = pathlib.Path(_WORKDIR.value)
-  with farm(launch.replay) as start:
+  with farm(launch) as start:
     stop = app.stop_on_signals()
     finished = session.run(_CONFIG.value, launch, workdir, stop, start=start)
   if not finished:
@@ -63,10 +63,15 @@ def main(argv: list[str]) -> int:
 
 
 @contextlib.contextmanager
-def farm(replay: str) -> Iterator[crew.Start]:
-  """Opens what starts the processes of a farm, if a kind of replay needs any."""
-  transport.check(replay)  # imports Reverb, once for all
-  if replay == 'memory':
+def farm(launch: session.Launch) -> Iterator[crew.Start]:
+  """Opens what starts the processes of a farm, if there are to be any."""
+  every = launch.runtime == 'async' and launch.replay == 'reverb'
+  server = launch.runtime != 'fused' and launch.replay == 'reverb_process'
+  if not (every or server):
+    yield crew.start_role
+    return
+  transport.check(launch.replay)  # imports Reverb, once for all
+  if not nursery.possible():  # a config of the user's has computed
     yield crew.start_role
     return
   with nursery.opened() as workers:

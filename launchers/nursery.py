@@ -6,7 +6,8 @@ is a fork of that. Forking is safe only while JAX has no device and no threads: 
 launcher opens its nursery before it does anything else.
 
 Between the two go JSON pairs: to the nursery [role, arguments]; back [process id, None]
-for a worker that began, [process id, exit code] for one that ended.
+for a worker that began, [reason, None] for one that could not, [process id, exit code]
+for one that ended.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class Nursery:
     """Starts `armfarm.launchers.<role>`, as `crew.start_role` does.
 
     Raises:
-      UserError: the process that forks is gone.
+      UserError: the process that forks is gone, or cannot.
     """
     try:
       _send(self._pipe, role, arguments)
@@ -59,7 +60,10 @@ class Nursery:
         self._note(*message)
     except (EOFError, OSError) as error:
       raise UserError('who starts workers is gone: run this again') from error
-    return Child(self, message[0])
+    began = message[0]
+    if not isinstance(began, int):
+      raise UserError(f'no {role} can be started ({began}): run this again')
+    return Child(self, began)
 
   def code(self, pid: int) -> int | None:
     """Returns the exit code of a worker; None while it works."""
@@ -68,7 +72,7 @@ class Nursery:
         self._note(*_receive(self._pipe))
     except (EOFError, OSError):
       self._lost = True
-    # Workers do not outlive the nursery.
+    # Workers end with the nursery: `crew.end_with_parent`.
     return self._codes.get(pid, -signal.SIGKILL if self._lost else None)
 
   def _note(self, pid: int, code: int) -> None:
@@ -118,6 +122,11 @@ class Child:
     self.send_signal(signal.SIGKILL)
 
 
+def possible() -> bool:
+  """Returns whether this process may still fork: whether it has one thread."""
+  return len(os.listdir('/proc/self/task')) == 1
+
+
 @contextlib.contextmanager
 def opened() -> Iterator[Nursery]:
   """Opens a nursery; its workers end with it.
@@ -140,7 +149,11 @@ def opened() -> Iterator[Nursery]:
 
 def _serve(pipe: Connection) -> NoReturn:
   """Forks until the launcher is gone; in the copies, works."""
-  os.setsid()  # Ctrl-C reaches the launcher alone, which then ends the others
+  # Ctrl-C reaches the launcher alone, which then ends the others. Some signal to all.
+  os.setsid()
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
+  signal.signal(signal.SIGTERM, signal.SIG_IGN)
+  setproctitle.setproctitle(f'{sys.executable} -m {__name__}')
   os.environ.update(crew.role_environment())
   jax.config.update('jax_platforms', 'cpu')  # the environment was read long ago
   gc.freeze()  # copies share what lasts
@@ -152,23 +165,37 @@ def _serve(pipe: Connection) -> NoReturn:
 def _asked_of_copy(pipe: Connection) -> tuple[str, list[str]] | None:
   """Forks for every request; in the copy returns it, and None when there is no more."""
   children: set[int] = set()
-  while asked := _request(pipe, children):
-    pid = os.fork()
-    if not pid:
-      pipe.close()
-      return asked
+  with contextlib.suppress(EOFError, OSError):  # the launcher is gone
+    while not (asked := _forked(pipe, children)):
+      pass
+    return asked
+  return None
+
+
+def _forked(pipe: Connection, children: set[int]) -> tuple[str, list[str]] | None:
+  """Forks for the next request, which only the copy returns.
+
+  While there is none, it tells of children that ended.
+  """
+  while not pipe.poll(_LOOK):
+    _tell_of_ended(children, pipe)
+  role, arguments = _receive(pipe)
+  pid = _fork(pipe)
+  if pid == 0:
+    pipe.close()
+    return role, arguments
+  if pid is not None:
     children.add(pid)
     _send(pipe, pid, None)
   return None
 
 
-def _request(pipe: Connection, children: set[int]) -> tuple[str, list[str]] | None:
-  """Waits for a request, and tells meanwhile of children that ended."""
+def _fork(pipe: Connection) -> int | None:
+  """Forks as `os.fork` does; where the system has no room, says so."""
   try:
-    while not pipe.poll(_LOOK):
-      _tell_of_ended(children, pipe)
-    return _receive(pipe)
-  except (EOFError, OSError):  # the launcher is gone
+    return os.fork()
+  except OSError as error:
+    _send(pipe, error.strerror, None)
     return None
 
 
@@ -182,6 +209,8 @@ def _tell_of_ended(children: set[int], pipe: Connection) -> None:
 
 def _become(role: str, arguments: list[str]) -> None:
   """Runs a role as `python -m` does, in place of the launcher."""
+  signal.signal(signal.SIGINT, signal.default_int_handler)
+  signal.signal(signal.SIGTERM, signal.SIG_DFL)
   for flag in flags.FLAGS.get_flags_for_module(sys.argv[0]):
     delattr(flags.FLAGS, flag.name)  # a role has its own of the same names
   module = f'armfarm.launchers.{role}'

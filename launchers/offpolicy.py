@@ -7,7 +7,7 @@ numbers: collectors first, then jobs of log replay, then Bellman updaters.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import functools
 import importlib.util
 import json
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 _LIBRARIES = ('array_record', 'grain')
 _OWNER = 'run.json'  # in the folder of a log
-OFFLINE, RAW, TRAIN = 'offline', 'raw', 'train'  # queues beside `online`
+OFFLINE, TRAIN = 'offline', 'train'  # queues beside `online` and those of updaters
 
 
 class Cast(NamedTuple):
@@ -81,7 +81,16 @@ class Cast(NamedTuple):
   @property
   def queues(self) -> list[str]:
     """The queues that they need, beside `online`."""
-    return [OFFLINE] * bool(self.jobs) + [RAW, TRAIN] * bool(self.updaters)
+    return [OFFLINE] * bool(self.jobs) + [*self.raw, TRAIN] * bool(self.updaters)
+
+  @property
+  def raw(self) -> list[str]:
+    """The queue to each Bellman updater."""
+    return [f'raw-{place}' for place in range(self.updaters)]
+
+  def raw_of(self, number: int) -> str:
+    """Returns the queue to the Bellman updater of this number."""
+    return self.raw[number - self.first_updater]
 
 
 def cast(config: ConfigDict) -> Cast:
@@ -187,15 +196,16 @@ def label_template(agent: Any, item: types.Item) -> types.Labelled:
 
 def queues(parts: Parts, block: types.Block) -> dict[str, Any]:
   """Returns what travels beside `online`, zeros, by queue."""
-  names = cast(parts.config).queues
+  who = cast(parts.config)
   found: dict[str, Any] = {}
-  if OFFLINE in names:
+  if who.jobs:
     found[OFFLINE] = block
-  if RAW in names:
+  if who.updaters:
     batch = parts.config.labels.batch
     work = raw_template(parts.item, batch)
     labelled = _rows(label_template(parts.agent, parts.item), batch)
-    found |= {RAW: work, TRAIN: work._replace(items=labelled)}
+    found |= dict.fromkeys(who.raw, work)
+    found[TRAIN] = work._replace(items=labelled)
   return found
 
 
@@ -370,13 +380,13 @@ def make_mixture(parts: Parts, item: Any, seed: int) -> experience.Mixture:
 
 
 def make_labelling(
-  parts: Parts, work: types.Replay, train: types.Replay
+  parts: Parts, work: Sequence[types.Replay], train: types.Replay
 ) -> experience.Labelling:
   """Builds the memory that Bellman updaters label.
 
   Args:
     parts: of the run.
-    work: the queue to the updaters.
+    work: the queues to the updaters.
     train: the queue from them.
   """
   config = parts.config
@@ -406,7 +416,8 @@ def make_trainer(
     others: the other queues, by name.
   """
   config = parts.config
-  memory = make_labelling(parts, others[RAW], others[TRAIN])
+  work = [others[name] for name in cast(config).raw]
+  memory = make_labelling(parts, work, others[TRAIN])
   learns = parts.agent._replace(label=agent_types.identity)  # it takes labelled ones
   replayed = others.get(OFFLINE)
   return LabelledTrainer(

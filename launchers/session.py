@@ -87,11 +87,9 @@ def run(
   transport.check(launch.replay)
   offpolicy.check_runtime(config, launch.runtime)
   offpolicy.check_log(config, workdir)
-  workdirs.open_run(workdir, config, launch._asdict())
-  offpolicy.claim_log(config, workdir)
   progress = progress or ProgressLine()
   with (
-    workdirs.locked(workdir),
+    workdirs.opened(workdir, config, launch._asdict()),
     opened(parts, launch, workdir, progress, start) as session,
     transport.lost_in_a_line(),
   ):
@@ -139,6 +137,7 @@ def opened(
   start: crew.Start,
 ) -> Iterator[Session]:
   """Puts a run together, and where it was before; takes it apart at the end."""
+  offpolicy.claim_log(parts.config, workdir)
   checkpoints = Checkpoints(workdir / 'checkpoints', progress.note)
   checkpoints.clean()
   found = checkpoints.read()
@@ -237,7 +236,8 @@ def make_worker(
     source = others[offpolicy.OFFLINE]
     return offpolicy.make_log_replay(parts, source, number, first).run
   if role == 'bellman_updater':
-    queues = others[offpolicy.RAW], others[offpolicy.TRAIN]
+    raw = offpolicy.cast(parts.config).raw_of(number)
+    queues = others[raw], others[offpolicy.TRAIN]
     to_replay = bellman_updater.Seams(replay.replay, *queues)
     return offpolicy.make_updater(parts, to_replay, number, first).run
   return build.make_collector(parts, replay.replay, number, first).run

@@ -88,7 +88,10 @@ class Opened:
 
 @contextlib.contextmanager
 def opened(
-  kind: str, parts: build.Parts, workdir: pathlib.Path, start: crew.Start
+  kind: str,
+  parts: build.Parts,
+  workdir: pathlib.Path,
+  start: crew.Start = crew.start_role,
 ) -> Iterator[Opened]:
   """Opens replay for a run, and closes it.
 

@@ -56,10 +56,11 @@ def read_config(workdir: pathlib.Path) -> dict[str, Any]:
   return content
 
 
-def open_run(
+@contextlib.contextmanager
+def opened(
   workdir: pathlib.Path, config: ConfigDict, launch: dict[str, Any]
-) -> pathlib.Path:
-  """Makes the folder of a new run, or checks that of one to go on with.
+) -> Iterator[None]:
+  """Makes the folder of a new run, or goes on in that of an old one, alone.
 
   Args:
     workdir: the folder.
@@ -67,23 +68,38 @@ def open_run(
     launch: how it is launched; a run goes on the same way.
 
   Raises:
-    UserError: the folder cannot be written or holds something else.
+    UserError: the folder cannot be written, holds something else or is in use.
   """
   content = {'config': plain(config), 'launch': launch}
-  try:
+  with _written(workdir):
     workdir.mkdir(parents=True, exist_ok=True)
-    if (workdir / _CONFIG).exists():
-      _check_same(workdir, read_config(workdir), content)
-    elif any(path.name not in _OURS for path in workdir.iterdir()):
-      raise UserError(
-        f'{workdir} is not empty and holds no run: choose another --workdir'
-      )
-    write_json(workdir / _CONFIG, content)
+    _check(workdir, content)
+  with locked(workdir):
+    with _written(workdir):
+      _check(workdir, content)  # somebody may have begun meanwhile
+      write_json(workdir / _CONFIG, content)
+    yield
+
+
+def _check(workdir: pathlib.Path, content: dict[str, Any]) -> None:
+  """Raises UserError unless a folder is empty, or holds the same run."""
+  if (workdir / _CONFIG).exists():
+    _check_same(workdir, read_config(workdir), content)
+  elif any(path.name not in _OURS for path in workdir.iterdir()):
+    raise UserError(
+      f'{workdir} is not empty and holds no run: choose another --workdir'
+    )
+
+
+@contextlib.contextmanager
+def _written(workdir: pathlib.Path) -> Iterator[None]:
+  """Raises UserError where a folder cannot be written."""
+  try:
+    yield
   except OSError as error:
     raise UserError(
       f'{workdir} cannot be written ({error.strerror}): choose another --workdir'
     ) from error
-  return workdir
 
 
 @contextlib.contextmanager
@@ -93,7 +109,9 @@ def locked(workdir: pathlib.Path) -> Iterator[None]:
   Raises:
     UserError: one does.
   """
-  with (workdir / _LOCK).open('w') as file:
+  with _written(workdir):
+    lock = (workdir / _LOCK).open('w')
+  with lock as file:
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

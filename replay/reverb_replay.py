@@ -194,13 +194,17 @@ class ReverbReplay:
     return self._taken.popleft() if self._taken else None
 
   def publish(self, published: types.Published) -> None:
-    """See `types.Replay`."""
+    """See `types.Replay`.
+
+    Raises:
+      ConnectionError: the server is gone, or does not answer.
+    """
     if self._outlet is None:
       self._outlet = _Channel(self._client, 'variables')
     self._outlet.put(_wire(published))
     if not self._outlet.flush(_SERVER_TIMEOUT):
       server = f'the Reverb server at {self._address}'
-      raise TimeoutError(f'{server} took no variables in {_SERVER_TIMEOUT:.0f} s')
+      raise ConnectionError(f'{server} took no variables in {_SERVER_TIMEOUT:.0f} s')
 
   def latest(self, timeout: float) -> types.Published | None:
     """See `types.Replay`.

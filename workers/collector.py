@@ -127,11 +127,11 @@ class Collector:
     """Collects one block and delivers it: a collector's share of a lock step.
 
     Raises:
-      RuntimeError: there is no room, so nobody takes the blocks.
+      ConnectionError: there is no room, so nobody takes the blocks.
     """
     self._writer.insert(self.collect())
     if not self._writer.flush(timeout=30.0):
-      raise RuntimeError('replay took no block in 30 s: is its trainer running?')
+      raise ConnectionError('replay took no block in 30 s: is its trainer running?')
 
   def close(self) -> None:
     """Lets go of replay."""
@@ -181,7 +181,7 @@ class Collector:
   def _begin_episode(self) -> Actor:
     published = self._replay.latest(timeout=30.0)
     if published is None:
-      raise RuntimeError('no variables came in 30 s: is the trainer running?')
+      raise ConnectionError('no variables came in 30 s: is the trainer running?')
     key = jax.random.fold_in(self._key, self._episode)
     key, key_reset = jax.random.split(key)
     observation = self._environment.reset(key_reset)

@@ -5,7 +5,7 @@ where the trainer labels for itself. `Labelling` keeps what Bellman updaters lab
 one, and the experience that they label beside it:
 
   a block of a collector, or of log replay    -> raw, its part by who sent it
-  transitions drawn from raw                  -> updaters' queue, while there is room
+  transitions drawn from raw                  -> updaters' queues, while there is room
   labelled transitions of the queue `train`   -> labelled, the part they were drawn from
   examples drawn from labelled                -> an update
 
@@ -14,6 +14,7 @@ Both stand for a `ring.Ring` in a `trainer.Trainer`. Letters as there.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -122,7 +123,8 @@ class Labelling:
   Args:
     raw: `PARTS` of items.
     labelled: of `types.Labelled`.
-    work: the queue to the updaters.
+    work: the queues to the updaters, to each its own: nobody waits for what another
+      one took.
     train: the queue from them.
     batch: transitions that an updater takes at once.
     uses: of a label, in updates, on average and at most.
@@ -133,7 +135,7 @@ class Labelling:
     raw: Parts,
     labelled: Mixture,
     *,
-    work: types.Replay,
+    work: Sequence[types.Replay],
     train: types.Replay,
     batch: int,
     uses: float,
@@ -141,7 +143,7 @@ class Labelling:
     self.item = labelled.item
     self._raw = raw
     self._labelled = labelled
-    self._writer = work.writer()
+    self._writers = [queue.writer() for queue in work]
     self._train = train
     self._batch = batch
     self._uses = uses
@@ -162,8 +164,9 @@ class Labelling:
     Args:
       timeout: to wait for the first labels, s.
     """
-    while len(self._raw) and self._writer.flush(_GIVE):
-      self._writer.insert(self._work())
+    for writer in self._writers:
+      while len(self._raw) and writer.flush(_GIVE):
+        writer.insert(self._work())
     work = self._train.take(timeout)
     while work is not None:
       self._store(work)

@@ -226,7 +226,7 @@ def play(program: Program, carry: Carry) -> tuple[Carry, Report, agent_types.Met
 
 
 class FusedTrainer:
-  """Runs the program, and keeps count; see `supervisor.Trainer`.
+  """Runs the program, and keeps count; see `supervisor.Supervised`.
 
   Args:
     program: to be compiled, for one device or for `options.devices`.

@@ -138,11 +138,11 @@ class LogReplay:
     """Delivers one block: a job's share of a lock step.
 
     Raises:
-      RuntimeError: there is no room, so nobody takes the blocks.
+      ConnectionError: there is no room, so nobody takes the blocks.
     """
     self._writer.insert(self.collect())
     if not self._writer.flush(timeout=30.0):
-      raise RuntimeError('replay took no block in 30 s: is its trainer running?')
+      raise ConnectionError('replay took no block in 30 s: is its trainer running?')
 
   def close(self) -> None:
     """Lets go of replay."""

@@ -1,6 +1,10 @@
 """What the figures of guided policy search are made from."""
 
 import json
+import signal
+import subprocess
+import sys
+import threading
 
 from absl import flags
 import numpy as np
@@ -10,6 +14,7 @@ from armfarm.experiments import gps_faults
 from armfarm.experiments import gps_peg
 from armfarm.experiments import gps_reach
 from armfarm.experiments import rows
+from armfarm.launchers import pairs
 from armfarm.workers import records
 
 
@@ -46,6 +51,29 @@ def test_rollouts_are_counted_by_robot(tmp_path):
   (tmp_path / 'metrics.jsonl').write_text(''.join(lines) + '{"kind": "episo')
   assert gps_faults.counts(tmp_path)['rollouts'] == [1, 0, 3, 0]
   assert records.read(tmp_path / 'nothing', 'episode') == []
+
+
+@pytest.mark.parametrize('its', [True, False])
+def test_only_pairs_of_the_run_are_disturbed(tmp_path, its):
+  flags.FLAGS.mark_as_parsed()
+  job = gps_faults.make_job(0)._replace(workdir=tmp_path)
+  words = ['cat', f'--workdir={tmp_path}'] if its else ['cat', '-']
+  program = ['-c', 'import time; print(flush=True); time.sleep(60)', *words]
+  process = subprocess.Popen([sys.executable, *program], stdout=subprocess.PIPE)
+  process.stdout.readline()  # until then, it is not yet what it will be
+  pairs.pid_path(tmp_path, 1).write_text(str(process.pid))
+  gps_faults._signal(job, 1, signal.SIGTERM)
+  if not its:
+    process.kill()
+  assert process.wait() == (-signal.SIGTERM if its else -signal.SIGKILL)
+
+
+def test_nothing_is_disturbed_when_the_run_is_over(tmp_path):
+  flags.FLAGS.mark_as_parsed()
+  over = threading.Event()
+  over.set()
+  gps_faults.disturb(gps_faults.make_job(0)._replace(workdir=tmp_path), over)
+  assert not (tmp_path / 'faults.json').exists()
 
 
 def test_every_variant_is_a_run_of_its_own():

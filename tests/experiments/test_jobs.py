@@ -2,8 +2,9 @@
 
 import json
 import pathlib
-import subprocess
+import sys
 import threading
+import time
 
 from absl import flags
 from absl.testing import flagsaver
@@ -11,6 +12,7 @@ import pytest
 
 from armfarm.experiments import figure4
 from armfarm.experiments import figure5
+from armfarm.experiments import jobs
 from armfarm.experiments import reach
 from armfarm.experiments import reach_async
 from armfarm.experiments import results
@@ -49,15 +51,13 @@ def launched(monkeypatch):
   """Commands that were run; each leaves what a run leaves."""
   commands = []
 
-  def run(command, **others):
-    if 'armfarm.launchers.local' not in command:
-      return subprocess.CompletedProcess(command, 1, '', '')  # git
+  def call(command, stop):
     commands.append(command[1:])
     workdir = pathlib.Path(command[-1].removeprefix('--workdir='))
     _leave(workdir, _SUMMARY)
-    return subprocess.CompletedProcess(command, 0)
+    return 0
 
-  monkeypatch.setattr(subprocess, 'run', run)
+  monkeypatch.setattr(jobs, 'call', call)
   return commands
 
 
@@ -119,10 +119,7 @@ def test_no_run_is_started_too_late(folder, launched):
 
 
 def test_a_run_that_fails_does_not_stop_the_others(folder, monkeypatch, capsys):
-  def run(command, **others):
-    return subprocess.CompletedProcess(command, 2, '', '')
-
-  monkeypatch.setattr(subprocess, 'run', run)
+  monkeypatch.setattr(jobs, 'call', lambda command, stop: 2)
   with flagsaver.as_parsed(seeds='2', agents='naf'):
     assert reach.main(['']) == 1
     assert reach.main(['']) == 1  # each goes on where it was
@@ -136,14 +133,43 @@ def test_a_run_that_fails_does_not_stop_the_others(folder, monkeypatch, capsys):
 def test_an_interrupt_stops_everything(folder, monkeypatch):
   count = []
 
-  def run(command, **others):
-    count.extend([command] if 'git' not in command else [])
-    return subprocess.CompletedProcess(command, 130, '', '')
+  def call(command, stop):
+    count.append(command)
+    return app.INTERRUPTED
 
-  monkeypatch.setattr(subprocess, 'run', run)
+  monkeypatch.setattr(jobs, 'call', call)
   assert reach.main(['']) == app.INTERRUPTED
   assert len(count) == 1
   assert not list(folder.rglob('*.failures.txt'))
+
+
+def test_who_is_told_to_stop_tells_the_job(tmp_path):
+  stop, ready = threading.Event(), tmp_path / 'ready'
+  program = (
+    'import pathlib, signal, sys, time\n'
+    'signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))\n'
+    f'pathlib.Path({str(ready)!r}).touch()\n'
+    'time.sleep(60)\n'
+  )
+
+  def tell():
+    while not ready.exists():
+      time.sleep(0.01)
+    stop.set()
+
+  threading.Thread(target=tell).start()
+  assert jobs.call([sys.executable, '-c', program], stop) == 7
+
+
+def test_what_is_done_beside_a_job_ends_with_it(folder, launched):
+  told = []
+
+  def meanwhile(job, over):
+    told.append((job.seed, over.wait(30.0)))
+
+  queue = [reach.make_job('naf', seed) for seed in range(2)]
+  assert jobs.run_all(queue, reach.collect, meanwhile) == 0
+  assert told == [(0, True), (1, True)]
 
 
 def test_the_rows_of_figure_4(folder, launched):

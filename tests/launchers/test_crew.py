@@ -84,5 +84,15 @@ def test_one_process_at_a_time(tmp_path):
 def test_a_start_that_was_cut_short_may_be_repeated(tmp_path):
   for name in ('config.json.tmp', '.lock'):
     (tmp_path / name).touch()
-  workdir.open_run(tmp_path, {'seed': 0}, {'runtime': 'sync'})
-  assert workdir.read_config(tmp_path)['config'] == {'seed': 0}
+  with workdir.opened(tmp_path, {'seed': 0}, {'runtime': 'sync'}):
+    assert workdir.read_config(tmp_path)['config'] == {'seed': 0}
+
+
+def test_a_start_that_is_refused_changes_nothing(tmp_path):
+  first, second = ({'run': {'max_episodes': n}} for n in (100, 7))  # may be changed
+  with workdir.opened(tmp_path, first, {}):
+    with pytest.raises(UserError, match='in use by another process'):
+      workdir.opened(tmp_path, second, {}).__enter__()
+    assert workdir.read_config(tmp_path)['config'] == first
+  with workdir.opened(tmp_path, second, {}):
+    assert workdir.read_config(tmp_path)['config'] == second

@@ -167,10 +167,40 @@ def test_a_run_whose_nursery_is_killed_says_one_line(farm, left):
   run = left()
   process = launch_async(farm, run)
   worker = farm.wait_for(run.processes, 'a collector')[0]
-  status = pathlib.Path(f'/proc/{worker}/status').read_text()
-  os.kill(int(re.search(r'PPid:\s*(\d+)', status)[1]), signal.SIGKILL)
+  os.kill(parent_of(worker), signal.SIGKILL)
   assert process.wait() == 2
   assert process.err.splitlines()[-1].startswith('armfarm: who starts workers is gone')
+  assert 'Traceback' not in process.err
+  gone(farm, run)
+
+
+def parent_of(pid):
+  status = pathlib.Path(f'/proc/{pid}/status').read_text()
+  return int(re.search(r'PPid:\s*(\d+)', status)[1])
+
+
+@pytest.mark.reverb
+def test_a_run_whose_processes_are_all_told_to_end_is_saved(farm, left):
+  run = left()
+  process = launch_async(farm, run)
+  farm.wait_for(lambda: {0, 1} <= working(run), 'episodes of both collectors')
+  workers = run.processes()
+  for pid in (parent_of(workers[0]), process.pid, *workers):  # as `systemctl stop` does
+    os.kill(pid, signal.SIGTERM)
+  assert process.wait() == 130, process.err
+  assert run.whole()
+  check_once(run)
+  gone(farm, run)
+
+
+@pytest.mark.reverb
+def test_a_lost_replay_server_ends_the_run_in_one_line(farm, left):
+  run = left()
+  process = launch_async(farm, run, '--replay=reverb_process')
+  farm.wait_for(lambda: working(run), 'an episode')
+  os.kill(run.processes('replay_server')[0], signal.SIGKILL)
+  assert process.wait() == 2
+  assert re.match('armfarm: the replay server .*: run this again', process.err_line)
   assert 'Traceback' not in process.err
   gone(farm, run)
 

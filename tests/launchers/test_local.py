@@ -146,6 +146,23 @@ def test_an_asynchronous_run(request, left, replay):
   assert run.rows('evaluation')[-1]['episodes'] == summary['episodes']
 
 
+@pytest.mark.reverb
+def test_a_config_may_compute(farm, left, tmp_path):
+  # JAX has threads then, and what has threads cannot be forked.
+  path = tmp_path / 'config.py'
+  path.write_text(
+    'from armfarm.configs import naf\n'
+    'import jax.numpy as jnp\n'
+    'def get_config():\n'
+    '  config = naf.get_config("reach")\n'
+    '  config.agent.learning_rate = float(jnp.exp(jnp.log(1e-3)))\n'
+    '  return config\n'
+  )
+  run, flags = left(), ['--runtime=async', '--replay=reverb']
+  farm.run(run.workdir, *flags, config=path, run__max_episodes=5)
+  assert run.read('summary.json')['episodes'] >= 5
+
+
 def test_a_paced_run_keeps_rates_and_logs_the_ratio(farm, left):
   run = left()
   farm.run(run.workdir, '--runtime=async', run__pace=5, run__max_episodes=15)

@@ -54,6 +54,13 @@ def test_ends_are_told_to_whom_they_concern(both):
   assert second.wait(1.0) == -9
 
 
+def test_a_worker_that_cannot_be_started_is_told_with_the_reason(both):
+  workers, forks = both
+  forks.tell('Cannot allocate memory')
+  with pytest.raises(UserError, match='no collector .*Cannot allocate memory'):
+    workers.start('collector')
+
+
 def test_waiting_has_an_end(both):
   workers, forks = both
   forks.tell(7)

@@ -4,6 +4,7 @@ import os
 import pathlib
 import re
 import signal
+import time
 
 import jax
 from ml_collections import ConfigDict
@@ -67,7 +68,9 @@ def test_everyone_has_a_number():
   who = offpolicy.cast(config)
   roles = ['collector'] * 2 + ['log_replay'] * 3 + ['bellman_updater']
   assert [who.role(number) for number in range(who.everyone)] == roles
-  assert who.queues == ['offline', 'raw', 'train']
+  assert who.queues == ['offline', 'raw-0', 'train']
+  assert who._replace(updaters=3).raw == ['raw-0', 'raw-1', 'raw-2']
+  assert who._replace(updaters=3).raw_of(6) == 'raw-1'
   assert offpolicy.folders(config) == [pathlib.Path('a'), pathlib.Path('b')]
 
 
@@ -267,7 +270,9 @@ def test_an_updater_process_that_is_killed_loses_nothing(farm, left, config):
   before = run.counters()['updates']
   farm.wait_for(lambda: run.counters()['updates'] > before + 50, 'more updates')
   process.signal(signal.SIGTERM)
+  asked = time.monotonic()
   assert process.wait() == 130, process.err
+  assert time.monotonic() - asked < 29.0  # after 30 s it kills who does not end
   assert not run.processes('bellman_updater')
   origins = _origins(run)
   assert len(origins) == len(set(origins)) == run.counters()['env_steps']

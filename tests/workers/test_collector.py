@@ -242,7 +242,7 @@ def test_a_seam_that_leads_nowhere_is_an_error(toy, robot, published, there, mes
   collector = collectors.Collector(
     robot, toy.agent, seam, number=0, block_steps=2, key=jax.random.key(0)
   )
-  with pytest.raises(RuntimeError, match=message):
+  with pytest.raises(ConnectionError, match=message):
     collector.send()
 
 

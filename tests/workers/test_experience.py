@@ -57,7 +57,8 @@ class _Farm:
   """A memory, the queues around it, and updaters that nobody has started."""
 
   def __init__(self, updaters=1, uses=2.0):
-    self.work, self.train = memory.MemoryReplay(3), memory.MemoryReplay(3)
+    self.work = [memory.MemoryReplay(3) for _ in range(updaters)]
+    self.train = memory.MemoryReplay(3)
     self.variables = memory.MemoryReplay(1)
     labelled = types.Labelled(_EXAMPLE, np.int32(0))
     self.memory = experience.Labelling(
@@ -73,7 +74,7 @@ class _Farm:
   def hire(self, number, updaters=1, agent=_AGENT, first=0):
     return bellman_updater.BellmanUpdater(
       agent,
-      bellman_updater.Seams(self.variables, self.work, self.train),
+      bellman_updater.Seams(self.variables, self.work[number], self.train),
       bellman_updater.staggered(8.0, number, updaters),
       number=number,
       key=jax.random.key(0),
@@ -87,9 +88,9 @@ class _Farm:
   def round(self):
     """Every updater labels one batch."""
     self.memory.exchange(timeout=0.0)
-    for updater in self.updaters:
+    for updater, work in zip(self.updaters, self.work, strict=True):
       assert updater.load(1.0)
-      updater._writer.insert(updater.label(self.work.take(1.0)))
+      updater._writer.insert(updater.label(work.take(1.0)))
       assert updater._writer.flush(1.0)
     self.memory.exchange(timeout=0.0)
 
@@ -225,7 +226,7 @@ def test_an_updater_that_is_killed_loses_nothing(script):
   def die(*_):
     raise _Killed
 
-  farm, stop = _Farm(uses=1e9), threading.Event()
+  farm, stop = _Farm(uses=1e9, updaters=3), threading.Event()
   farm.publish(1)
   _fill(farm.memory, script)
   before = jax.tree.map(np.array, farm.memory._raw.state())
@@ -235,7 +236,8 @@ def test_an_updater_that_is_killed_loses_nothing(script):
     dying.run(stop)
   last = farm.hire(2)
   last.load(0.0)
-  last._writer.insert(last.label(farm.work.take(1.0)))  # and is gone before the flush
+  labelled = last.label(farm.work[2].take(1.0))
+  last._writer.insert(labelled)  # and is gone before the flush
   threads = [
     threading.Thread(target=updater.run, args=[stop], daemon=True)
     for updater in farm.updaters
@@ -262,11 +264,11 @@ def test_updaters_of_one_number_draw_other_keys(script):
     noise = jax.random.normal(key, [count])
     return {'episode': noise, 'y': noise + variables['gain']}, actor_state
 
-  farm, agent = _Farm(), _AGENT._replace(label=label)
+  farm, agent = _Farm(updaters=2), _AGENT._replace(label=label)
   farm.publish(1)
   _fill(farm.memory, script)
   farm.memory.exchange(timeout=0.0)
-  work, drawn = farm.work.take(1.0), set()
+  work, drawn = farm.work[0].take(1.0), set()
   for number, first in ((0, 0), (0, 1), (1, 0)):
     updater = farm.hire(number, agent=agent, first=first)
     updater.load(0.0)

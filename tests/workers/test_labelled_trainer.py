@@ -34,7 +34,7 @@ class _Farm:
     self.memory = experience.Labelling(
       Parts(item, capacities, seed=0),
       experience.Mixture(Parts(labelled, capacities, seed=1), options),
-      work=self.work,
+      work=[self.work],
       train=self.train,
       batch=_WORK,
       uses=uses,
