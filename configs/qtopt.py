@@ -63,8 +63,7 @@ def get_config(which: str = 'grasp_state') -> ConfigDict:
   config.agent.bootstrap_at_time_limit = task.name not in _LAYOUTS
   if task.name not in _LAYOUTS:
     config.agent.gamma = 0.98  # Gu et al. 2016, V-A: these take more than 20 steps
-    others = _UNKNOWN if name.startswith('gym/') else _COSTS
-    config.agent.value_range = _VALUES.get(name, others)
+    config.agent.value_range = value_range(name)
     config.agent.update(quick())
   if commands:
     config.trials = trials()
@@ -82,6 +81,11 @@ def get_config(which: str = 'grasp_state') -> ConfigDict:
   config.labels = labels()
   config.joint = joint()
   return config
+
+
+def value_range(name: str) -> tuple[float, float]:
+  """Returns least and greatest return of a task without grasping; both 0: unknown."""
+  return _VALUES.get(name, _UNKNOWN if name.startswith('gym/') else _COSTS)
 
 
 def log() -> ConfigDict:
