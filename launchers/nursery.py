@@ -16,6 +16,7 @@ from collections.abc import Iterator
 import contextlib
 import gc
 import json
+import math
 from multiprocessing.connection import Connection
 from multiprocessing.connection import Pipe
 import os
@@ -104,10 +105,11 @@ class Child:
     Raises:
       subprocess.TimeoutExpired: it took longer than so many seconds.
     """
-    deadline = None if timeout is None else time.monotonic() + timeout
+    limit = math.inf if timeout is None else timeout
+    deadline = time.monotonic() + limit
     while (code := self.poll()) is None:
-      if timeout is not None and deadline is not None and time.monotonic() > deadline:
-        raise subprocess.TimeoutExpired(str(self.pid), timeout)
+      if time.monotonic() > deadline:
+        raise subprocess.TimeoutExpired(str(self.pid), limit)
       time.sleep(_LOOK)
     return code
 
