@@ -121,6 +121,33 @@ def test_a_server_that_is_not_there_is_missed_in_time(reverb_replay, item, publi
   replay.close()
 
 
+def test_a_server_that_takes_nothing_is_lost(
+  reverb_replay, item, published, monkeypatch
+):
+  class Stuck:
+    def __init__(self, client, table):
+      assert table == 'variables'
+
+    def put(self, leaves):
+      assert leaves
+
+    def flush(self, timeout):
+      return False
+
+    def close(self):
+      pass
+
+  monkeypatch.setattr(reverb_replay, '_Channel', Stuck)
+  variables = published(0).variables
+  templates = reverb_replay.Templates(
+    {'online': types.block_template(item, 3)}, variables
+  )
+  replay = reverb_replay.ReverbReplay('127.0.0.1:1', templates)
+  with pytest.raises(ConnectionError, match=r'127.0.0.1:1 took no variables'):
+    replay.publish(published(1))
+  replay.close()
+
+
 def test_a_server_of_something_else_is_told(reverb_replay, item, published):
   import reverb
 
