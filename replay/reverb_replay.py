@@ -18,9 +18,12 @@ there: an item is a block, not a transition, and crosses once.
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterator
+from collections.abc import Callable
+from concurrent import futures
+import os
+import threading
 import time
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -34,6 +37,8 @@ from armfarm.replay.packing import unpack
 
 _POLL, _VARIABLES_POLL = 0.005, 0.2  # s between two looks at an empty table
 _SERVER_TIMEOUT = 10.0  # s that a server may take to answer
+
+_T = TypeVar('_T')
 
 
 def quiet_tensorflow() -> None:
@@ -52,6 +57,24 @@ def _signature(tree: Any) -> list[tf.TensorSpec]:
 def _wire(published: types.Published) -> list[np.ndarray]:
   head = [np.array(published.version, np.int64), np.array(published.time, np.float64)]
   return head + [np.asarray(x) for x in jax.tree.leaves(published.variables)]
+
+
+def _within(timeout: float, read: Callable[[], _T]) -> _T:
+  """Returns what a read returns; one of a lost server waits for ever, in its thread.
+
+  Raises:
+    TimeoutError: it takes longer than `timeout` s.
+  """
+  answer: futures.Future[_T] = futures.Future()
+
+  def work() -> None:
+    try:
+      answer.set_result(read())
+    except BaseException as error:
+      answer.set_exception(error)
+
+  threading.Thread(target=work, daemon=True).start()
+  return answer.result(timeout)
 
 
 class Templates:
@@ -89,7 +112,9 @@ def serve(templates: Templates, max_blocks: int, port: int | None) -> reverb.Ser
     rate_limiter=reverb.rate_limiters.MinSize(1),
     signature=_signature(_wire(variables)),
   )
-  return reverb.Server([*queues, newest], port=port)
+  # By default it makes a folder for checkpoints, which stays; ours are the trainer's.
+  nowhere = reverb.checkpointers.DefaultCheckpointer(os.devnull)
+  return reverb.Server([*queues, newest], port=port, checkpointer=nowhere)
 
 
 class _Channel:
@@ -212,7 +237,7 @@ class ReverbReplay:
     Raises:
       ConnectionError: the server is gone, or has no such table.
     """
-    found = list(self._sample('variables', self._wait_for('variables', timeout)))
+    found = self._sample('variables', self._wait_for('variables', timeout))
     if not found:
       return None
     version, published, *leaves = found[0]
@@ -244,9 +269,18 @@ class ReverbReplay:
     except (reverb.ReverbError, RuntimeError, KeyError) as error:
       raise ConnectionError(f'{self._address} serves no {table}') from error
 
-  def _sample(self, table: str, count: int) -> Iterator[list[np.ndarray]]:
-    """Yields the flat arrays of so many items, which are there."""
+  def _sample(self, table: str, count: int) -> list[list[np.ndarray]]:
+    """Returns the flat arrays of so many items, which are there."""
+
+    def read() -> list[list[np.ndarray]]:
+      samples = self._client.sample(table, count, emit_timesteps=False)
+      return [list(sample.data) for sample in samples]
+
     if not count:
-      return
-    for sample in self._client.sample(table, count, emit_timesteps=False):
-      yield list(sample.data)
+      return []
+    if self._server is not None:  # it is not lost without this process
+      return read()
+    try:
+      return _within(_SERVER_TIMEOUT, read)
+    except (reverb.ReverbError, RuntimeError, TimeoutError) as error:
+      raise ConnectionError(f'{self._address} no longer serves {table}') from error

@@ -89,6 +89,11 @@ class Process:
     """What it wrote to stderr."""
     return pathlib.Path(self._log + '.err').read_text()
 
+  @property
+  def err_line(self):
+    """The last line that is its own; Reverb's begin with a bracket."""
+    return [x for x in self.err.splitlines() if not x.startswith('[')][-1]
+
 
 class Farm:
   """Starts launchers."""

@@ -193,6 +193,18 @@ def test_a_run_whose_processes_are_all_told_to_end_is_saved(farm, left):
   gone(farm, run)
 
 
+@pytest.mark.reverb
+def test_a_lost_replay_server_ends_the_run_in_one_line(farm, left):
+  run = left()
+  process = launch_async(farm, run, '--replay=reverb_process')
+  farm.wait_for(lambda: working(run), 'an episode')
+  os.kill(run.processes('replay_server')[0], signal.SIGKILL)
+  assert process.wait() == 2
+  assert re.match('armfarm: the replay server .*: run this again', process.err_line)
+  assert 'Traceback' not in process.err
+  gone(farm, run)
+
+
 def working(left):
   """Returns the collectors whose episodes arrived."""
   return {row['collector'] for row in left.rows('episode')}

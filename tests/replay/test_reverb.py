@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tempfile
 import threading
 
 import jax
@@ -118,6 +119,36 @@ def test_a_server_that_is_not_there_is_missed_in_time(reverb_replay, item, publi
   replay = reverb_replay.ReverbReplay(address, templates)
   with pytest.raises(TimeoutError, match=f'no Reverb server answered at {address}'):
     replay.wait_until_ready(1.0)
+  replay.close()
+
+
+def test_a_server_leaves_no_folder_behind(open_reverb, tmp_path, monkeypatch):
+  monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
+  open_reverb().close()
+  assert not list(tmp_path.iterdir())
+
+
+def test_a_read_that_nobody_answers_is_lost(
+  reverb_replay, item, published, monkeypatch
+):
+  class Silent:
+    over = threading.Event()
+
+    def sample(self, table, count, emit_timesteps):
+      self.over.wait(_PATIENCE)
+      return []
+
+  templates = reverb_replay.Templates(
+    {'online': types.block_template(item, 3)}, published(0).variables
+  )
+  replay = reverb_replay.ReverbReplay('127.0.0.1:1', templates)
+  monkeypatch.setattr(reverb_replay, '_SERVER_TIMEOUT', 0.1)
+  monkeypatch.setattr(replay, '_client', Silent())
+  monkeypatch.setattr(replay, '_size', lambda table: 1)
+  for read, table in ((replay.take, 'online'), (replay.latest, 'variables')):
+    with pytest.raises(ConnectionError, match=f'127.0.0.1:1 no longer serves {table}'):
+      read(0.0)
+  Silent.over.set()
   replay.close()
 
 
