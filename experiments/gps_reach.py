@@ -11,6 +11,7 @@ finished is not repeated, one that was stopped goes on.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 import pathlib
 from typing import NamedTuple
 
@@ -34,6 +35,7 @@ _VARIANTS = {'gps': ('sync', 1), 'agps': ('async', 1)} | {
   f'adgps-{pairs}': ('async', pairs) for pairs in (4, 8)
 }
 _METRICS = ('success', 'return', 'episodes', 'updates')
+_COST = 'return_after_'  # a curve: minus the cost, by episodes
 _POINTS = slice(14, 23)  # of an observation, and where they are to be
 _GOAL = slice(32, 41)
 
@@ -87,10 +89,22 @@ def read_cost(workdir: pathlib.Path) -> Cost:
   return Cost(curve.episodes, curve.seconds, -curve.evaluation_totals)
 
 
-def threshold(costs: list[Cost]) -> float:
-  """Returns the cost that counts as learned, given all runs of GPS."""
-  ordered = sorted(costs, key=lambda run: float(run.cost[-1]))
-  median = ordered[len(ordered) // 2].cost
+def recorded(folder: pathlib.Path) -> dict[int, np.ndarray]:
+  """Returns the costs [E] of recorded runs of GPS, by seed, wherever they ran."""
+  points: dict[int, dict[int, float]] = {}
+  for row in rows.read(folder / f'{NAME}.json'):
+    if row.agent == 'gps' and row.point and row.point[0] == _COST:
+      points.setdefault(row.seed, {})[row.point[1]] = -float(row.value or 0.0)
+  return {
+    seed: np.array([run[episodes] for episodes in sorted(run)])
+    for seed, run in points.items()
+  }
+
+
+def threshold(costs: Iterable[np.ndarray]) -> float:
+  """Returns the cost that counts as learned, given those [E] of all runs of GPS."""
+  ordered = sorted(costs, key=lambda run: float(run[-1]))
+  median = ordered[len(ordered) // 2]
   return float(median[0] - _DROP * (median[0] - median[-1]))
 
 
@@ -118,9 +132,10 @@ def collect(job: jobs.Job, source: rows.Source) -> list[rows.Row]:
     'staleness': (learner['staleness'], 'updates'),
     'rollbacks': (learner['rollbacks'], ''),
   }
-  reference = [read_cost(other.workdir) for other in _finished('gps')]
+  reference = recorded(results.folder())
+  reference.update((run.seed, read_cost(run.workdir).cost) for run in _finished('gps'))
   if reference:
-    curve, limit = read_cost(job.workdir), threshold(reference)
+    curve, limit = read_cost(job.workdir), threshold(reference.values())
     episodes, seconds = curve.reached(limit)
     found['threshold'] = (limit, '')
     found['episodes_to_threshold'] = (episodes, 'episodes')
@@ -129,7 +144,7 @@ def collect(job: jobs.Job, source: rows.Source) -> list[rows.Row]:
     first._replace(metric=metric, value=value, unit=unit, paper_value=None)
     for metric, (value, unit) in found.items()
   ]
-  curves = jobs.curve_rows(job, source, ('return_after_', 'return_at_second_'))
+  curves = jobs.curve_rows(job, source, (_COST, 'return_at_second_'))
   return [*numbers, *extra, *curves]
 
 

@@ -24,8 +24,32 @@ def _cost(*values):
 
 
 def test_the_threshold_is_nine_tenths_of_the_drop_of_the_median_run():
-  costs = [_cost(50, 9), _cost(12, 4, 2), _cost(100, 1)]  # by their ends: 9, 2, 1
+  costs = map(np.array, ([50, 9], [12, 4, 2], [100, 1]))  # by their ends: 9, 2, 1
   assert gps_reach.threshold(costs) == pytest.approx(12 - 0.9 * 10)
+
+
+def test_runs_of_another_machine_are_read_from_the_rows(tmp_path):
+  row = rows.Row(
+    'gps_reach',
+    'reach_torque',
+    'gps',
+    'sync',
+    0,
+    '',
+    0,
+    '',
+    None,
+    'make',
+    'abcdef0',
+    'm',
+  )
+  numbers = {'success': 100.0, 'return_after_000080': -3.0, 'return_after_000000': -9.0}
+  recorded = [row._replace(metric=name, value=x) for name, x in numbers.items()]
+  recorded += [x._replace(agent='adgps-4') for x in recorded]
+  rows.merge(tmp_path, [*recorded, recorded[1]._replace(seed=2, value=-4.0)])
+  found = gps_reach.recorded(tmp_path)
+  assert {seed: cost.tolist() for seed, cost in found.items()} == {0: [9, 3], 2: [4]}
+  assert gps_reach.recorded(tmp_path / 'nowhere') == {}
 
 
 def test_where_the_threshold_was_reached_first():
