@@ -12,7 +12,12 @@ finished is not repeated, one that was stopped goes on.
 from __future__ import annotations
 
 from collections.abc import Iterable
+import json
+import os
 import pathlib
+import resource
+import threading
+import time
 from typing import NamedTuple
 
 import jax
@@ -29,7 +34,7 @@ from armfarm.workers import evaluator
 from armfarm.workers import records
 
 NAME = 'gps_reach'
-PACE = 2.0  # times real time; all robots, whatever the variant
+PACE = 1.0  # times real time; all robots, whatever the variant: eight must keep it
 _DROP = 0.9  # of the median run of GPS
 _VARIANTS = {'gps': ('sync', 1), 'agps': ('async', 1)} | {
   f'adgps-{pairs}': ('async', pairs) for pairs in (4, 8)
@@ -132,6 +137,8 @@ def collect(job: jobs.Job, source: rows.Source) -> list[rows.Row]:
     'staleness': (learner['staleness'], 'updates'),
     'rollbacks': (learner['rollbacks'], ''),
   }
+  if _share_path(job).exists():  # not of a run by hand
+    found['cpu'] = (100 * json.loads(_share_path(job).read_text()), '%')
   reference = recorded(results.folder())
   reference.update((run.seed, read_cost(run.workdir).cost) for run in _finished('gps'))
   if reference:
@@ -148,10 +155,28 @@ def collect(job: jobs.Job, source: rows.Source) -> list[rows.Row]:
   return [*numbers, *extra, *curves]
 
 
+def measure(job: jobs.Job, over: threading.Event) -> None:
+  """Notes beside a job's workdir which share of this machine's processors it takes."""
+  spent, began = _spent(), time.monotonic()
+  over.wait()
+  available = (time.monotonic() - began) * len(os.sched_getaffinity(0))
+  rows.write_text(_share_path(job), json.dumps((_spent() - spent) / available))
+
+
 def main(argv: list[str]) -> int:
   """Runs what is left to run, GPS first; returns the exit code."""
   app.no_arguments(argv)
-  return jobs.run_all(jobs.queue(make_job, _VARIANTS, _seeds), collect)
+  return jobs.run_all(jobs.queue(make_job, _VARIANTS, _seeds), collect, measure)
+
+
+def _spent() -> float:
+  """Processor time of all that this process started and that has ended, s."""
+  usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+  return usage.ru_utime + usage.ru_stime
+
+
+def _share_path(job: jobs.Job) -> pathlib.Path:
+  return job.workdir.with_name(f'{job.workdir.name}.cpu.json')
 
 
 def _seeds(agent: str) -> int:

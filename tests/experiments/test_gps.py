@@ -1,6 +1,7 @@
 """What the figures of guided policy search are made from."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -98,6 +99,22 @@ def test_nothing_is_disturbed_when_the_run_is_over(tmp_path):
   over.set()
   gps_faults.disturb(gps_faults.make_job(0)._replace(workdir=tmp_path), over)
   assert not (tmp_path / 'faults.json').exists()
+
+
+def test_the_processors_that_a_run_takes_are_measured(tmp_path):
+  flags.FLAGS.mark_as_parsed()
+  job = gps_reach.make_job('gps', 0)._replace(workdir=tmp_path / 'run')
+  over = threading.Event()
+  thread = threading.Thread(target=gps_reach.measure, args=(job, over))
+  thread.start()
+  busy = 'import time\nwhile time.process_time() < 1.0: pass'
+  subprocess.run([sys.executable, '-c', busy], check=True)
+  over.set()
+  thread.join()
+  cores = len(os.sched_getaffinity(0))
+  assert (
+    0.2 / cores < json.loads((tmp_path / 'run.cpu.json').read_text()) <= 1.1 / cores
+  )
 
 
 def test_every_variant_is_a_run_of_its_own():
