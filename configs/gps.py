@@ -34,6 +34,7 @@ def get_config(which: str = 'peg') -> ConfigDict:
   config.agent.noise_deviation = _NOISE_DEVIATIONS[name]
   config.agent.initial = _INITIAL[first]()
   config.replay = replay()
+  config.replay.batch_size = _BATCHES[name]
   config.run = run(config)
   return config
 
@@ -53,6 +54,9 @@ _RAMPS = {
   'peg': ('constant', 'constant', 'quadratic') * 3,  # ours
   'reach_torque': ('constant',) * 9,  # code
 }
+
+# Lessons of a minibatch; ours: a gradient's way to the server costs more than its batch.
+_BATCHES = {'peg': 100, 'reach_torque': 200}
 
 # Contacts need a sharp model, and a policy for any goal needs to see much.
 _NOISE_DEVIATIONS = {'peg': 0.5, 'reach_torque': 2.0}
@@ -197,7 +201,7 @@ _INITIAL = {'guessed': guessed, 'pd': pd, 'demonstration': demonstration}
 def replay() -> ConfigDict:
   """Returns the numbers of what travels and of what is sampled."""
   replay = ConfigDict()
-  replay.batch_size = 100  # lessons; ours: a gradient's way costs more than its batch
+  replay.batch_size = 100  # lessons; ours: `_BATCHES`
   replay.max_blocks = 16  # reports or gradients that wait for the server; ours
   return replay
 
@@ -209,9 +213,8 @@ def run(config: ConfigDict) -> ConfigDict:
   run.collectors = 1  # robots, each with as many of the training instances
   run.updates_per_iteration = 1_000  # in lock step, of the global policy; code: 4,000
   run.inner_iterations = 4  # in lock step, of BADMM; others: 1; code
-  run.gradients_per_s = 20.0  # of a global worker, not in lock step; ours
-  run.refresh = 1.0  # s for which a worker keeps parameters, not in lock step; ours
-  run.publish_every = 10  # updates; ours
+  run.gradients_per_s = 10.0  # of a global worker, not in lock step; ours
+  run.publish_every = 1  # updates; ours: 80 updates late, eight robots do not learn
   run.pace = 0.0  # robots move at so many times real time; 0: as fast as they can
   run.max_episodes = 12 * every  # 12 iterations; code
   run.stop_when_solved = False  # the papers' curves have one length

@@ -70,6 +70,7 @@ def make_job(agent: str, seed: int) -> jobs.Job:
   """Returns the run of a variant of guided policy search from a seed."""
   runtime, pairs = _VARIANTS[agent]
   replay = 'reverb' if runtime == 'async' else 'memory'
+  every = 20 if runtime == 'async' else 40  # in lock step, policies live so long
   return jobs.Job(
     name=NAME,
     agent=agent,
@@ -81,6 +82,7 @@ def make_job(agent: str, seed: int) -> jobs.Job:
       f'--config.seed={seed}',
       f'--config.run.collectors={pairs}',
       f'--config.run.pace={PACE}',
+      f'--config.run.evaluate_every={every}',
       f'--runtime={runtime}',
       f'--replay={replay}',
       '--nopictures',

@@ -65,7 +65,6 @@ _RANGES = {
   'run.collectors': (1, math.inf),
   'run.updates_per_iteration': (1, math.inf),
   'run.gradients_per_s': (0.001, math.inf),
-  'run.refresh': (0, math.inf),
   'run.inner_iterations': (1, math.inf),
   'run.environments': (1, math.inf),
   'run.devices': (1, math.inf),

@@ -80,11 +80,10 @@ def make_pair(
   local = make_local(parts, memory, number)
   key = jax.random.fold_in(parts.keys.collectors, config.run.collectors)
   teacher = GlobalWorker(agent, memory, config.replay.batch_size, number, key)
-  pace = config.run.pace or 1.0
-  options = pair.Options(config.run.gradients_per_s * pace, config.run.refresh / pace)
+  gradients_per_s = config.run.gradients_per_s * (config.run.pace or 1.0)
   kept = Checkpoints(workdir / 'pairs' / f'{number:02d}', app.note)
   save = functools.partial(_save, kept)
-  made = pair.Pair(local, teacher, memory, seams, options, save)
+  made = pair.Pair(local, teacher, memory, seams, gradients_per_s, save)
   _restore(made, kept)
   made.skip_to(first)
   learner = jax.jit(agent.init)(jax.random.key(0))

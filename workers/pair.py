@@ -13,7 +13,6 @@ from collections.abc import Callable
 from concurrent import futures
 import functools
 import threading
-import time
 from typing import Any, NamedTuple
 
 from armfarm.agents.gps import agent as gps
@@ -42,26 +41,16 @@ class Seams(NamedTuple):
   gradients: types.Replay
 
 
-class Options(NamedTuple):
-  """How a pair works.
+class Newest:
+  """The newest variables, looked up each time.
 
-  Attributes:
-    gradients_per_s: at most.
-    refresh: s for which variables count as the newest; to look costs a call.
+  What is kept for a while is late by the updates of all robots meanwhile: gradients for
+  parameters of 80 updates ago teach nothing.
   """
 
-  gradients_per_s: float
-  refresh: float
-
-
-class Newest:
-  """The newest variables at hand, looked up no more often than need be."""
-
-  def __init__(self, replay: types.Replay, refresh: float):
+  def __init__(self, replay: types.Replay):
     self._replay = replay
-    self._refresh = refresh
     self._published: types.Published | None = None
-    self._until = 0.0
 
   def wait(self, stop: Stop) -> bool:
     """Waits for the first ones, until told to stop; returns whether they are here."""
@@ -71,9 +60,7 @@ class Newest:
 
   def __call__(self) -> types.Published:
     """Returns them; `wait` has returned True."""
-    if time.monotonic() >= self._until or self._published is None:
-      self._published = self._replay.latest(_PATIENCE) or self._published
-      self._until = time.monotonic() + self._refresh
+    self._published = self._replay.latest(_PATIENCE) or self._published
     assert self._published is not None
     return self._published
 
@@ -86,7 +73,7 @@ class Pair:
     teacher: makes gradients.
     memory: of both.
     seams: see there.
-    options: see there.
+    gradients_per_s: at most.
     save: called after every iteration with `state()`.
   """
 
@@ -96,14 +83,14 @@ class Pair:
     teacher: GlobalWorker,
     memory: Memory,
     seams: Seams,
-    options: Options,
+    gradients_per_s: float,
     save: Callable[[dict[str, Any]], None],
   ):
     self._local = local
     self._teacher = teacher
     self._memory = memory
     self._seams = seams
-    self._options = options
+    self._gradients_per_s = gradients_per_s
     self._save = save
     self._writer = seams.reports.writer()
 
@@ -115,7 +102,7 @@ class Pair:
   def run(self, stop: Stop) -> None:
     """Works until told to stop."""
     self._report(stop.is_set, ready(self._local.number))
-    newest = Newest(self._seams.reports, self._options.refresh)
+    newest = Newest(self._seams.reports)
     if not newest.wait(stop):
       return
     over = threading.Event()
@@ -153,10 +140,10 @@ class Pair:
       pass
 
   def _teach(self, stop: Stop) -> None:
-    newest = Newest(self._seams.reports, self._options.refresh)
+    newest = Newest(self._seams.reports)
     newest.wait(stop)
     writer = self._seams.gradients.writer()
-    pacer = Pacer(self._options.gradients_per_s)
+    pacer = Pacer(self._gradients_per_s)
     while not stop.is_set():
       pacer.wait()
       parcel = self._teacher.parcel(newest())

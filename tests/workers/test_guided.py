@@ -271,9 +271,8 @@ def _paired(agent, options, local_maker, number, replays, saved):
   worker, _ = local_maker(memory, number)
   key = jax.random.key(2)
   teacher = global_worker.GlobalWorker(agent, memory, 16, number, key)
-  rates = pair.Options(gradients_per_s=200.0, refresh=0.01)
   seams = pair.Seams(*replays)
-  return pair.Pair(worker, teacher, memory, seams, rates, saved.append)
+  return pair.Pair(worker, teacher, memory, seams, 200.0, saved.append)
 
 
 def test_pairs_teach_a_server(agent, options, local_maker):
