@@ -55,7 +55,7 @@ _RAMPS = {
   'reach_torque': ('constant',) * 9,  # code
 }
 
-# Lessons of a minibatch; ours: a gradient's way to the server costs more than its batch.
+# Lessons of a minibatch; ours: to send a gradient costs more than to compute it.
 _BATCHES = {'peg': 100, 'reach_torque': 200}
 
 # Contacts need a sharp model, and a policy for any goal needs to see much.

@@ -18,6 +18,7 @@ from armfarm.agents.gps import reaching
 from armfarm.configs import gps as configs
 from armfarm.envs import task
 from armfarm.launchers import guided
+from armfarm.replay import types
 from armfarm.replay.memory import MemoryReplay
 from armfarm.workers import global_worker
 from armfarm.workers import lessons
@@ -273,6 +274,17 @@ def _paired(agent, options, local_maker, number, replays, saved):
   teacher = global_worker.GlobalWorker(agent, memory, 16, number, key)
   seams = pair.Seams(*replays)
   return pair.Pair(worker, teacher, memory, seams, 200.0, saved.append)
+
+
+def test_whoever_asks_gets_the_newest_parameters():
+  replay = MemoryReplay(1)
+  newest = pair.Newest(replay)
+  for version in (1, 2):
+    replay.publish(types.Published(version, 0.0, None))
+    assert newest.wait(threading.Event()) and newest().version == version
+  stopped = threading.Event()
+  stopped.set()
+  assert not pair.Newest(MemoryReplay(1)).wait(stopped)
 
 
 def test_pairs_teach_a_server(agent, options, local_maker):
