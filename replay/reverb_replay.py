@@ -187,6 +187,7 @@ class ReverbReplay:
     self._variables = jax.tree.structure(templates.variables)
     self._outlet: _Channel | None = None  # to open one waits for the server
     self._taken: collections.deque[Any] = collections.deque()
+    self._seen = False  # whether there were variables
 
   def wait_until_ready(self, timeout: float) -> None:
     """Waits for the server to answer.
@@ -237,9 +238,12 @@ class ReverbReplay:
     Raises:
       ConnectionError: the server is gone, or has no such table.
     """
-    found = self._sample('variables', self._wait_for('variables', timeout))
+    # Once there, they stay: to ask again would double the calls.
+    count = 1 if self._seen else self._wait_for('variables', timeout)
+    found = self._sample('variables', count)
     if not found:
       return None
+    self._seen = True
     version, published, *leaves = found[0]
     variables = jax.tree.unflatten(self._variables, leaves)
     return types.Published(int(version), float(published), variables)
