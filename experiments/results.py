@@ -412,7 +412,7 @@ _LABELS = {
   'distance': 'distance from the goal at the end',
   'utilization': "share of the robots' time in rollouts",
   'late': 'control steps that were late, worst robot',
-  'cpu': 'processors that it took, of two cores',
+  'cpu': 'share of the processors that it took',
   'staleness': 'mean staleness of gradients',
   'rollbacks': 'rollbacks',
   'within_5_cm_at_10': 'within 5 cm after 10 iterations',
