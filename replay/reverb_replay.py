@@ -9,8 +9,9 @@ Tables, by name:
   raw        another, of transitions for Bellman updaters
   train      another, of what they have labelled
 
-A block travels as one array for each dtype and is rebuilt from a local template, so
-that nothing is pickled and the tables' signatures check every shape and type. The
+Blocks and variables travel as one array for each dtype and are rebuilt from a local
+template, so that nothing is pickled and the tables' signatures check every type and
+size; a client decodes all signatures at each look at a table, so they are short. The
 trainer keeps what it took in its own memory (`armfarm.replay.ring`) and samples
 there: an item is a block, not a transition, and crosses once.
 """
@@ -33,7 +34,9 @@ import tensorflow as tf
 from armfarm.agents import types as agent_types
 from armfarm.replay import types
 from armfarm.replay.packing import pack
+from armfarm.replay.packing import pack_one
 from armfarm.replay.packing import unpack
+from armfarm.replay.packing import unpack_one
 
 _POLL, _VARIABLES_POLL = 0.005, 0.2  # s between two looks at an empty table
 _SERVER_TIMEOUT = 10.0  # s that a server may take to answer
@@ -56,7 +59,7 @@ def _signature(tree: Any) -> list[tf.TensorSpec]:
 
 def _wire(published: types.Published) -> list[np.ndarray]:
   head = [np.array(published.version, np.int64), np.array(published.time, np.float64)]
-  return head + [np.asarray(x) for x in jax.tree.leaves(published.variables)]
+  return head + jax.tree.leaves(pack_one(jax.tree.map(np.asarray, published.variables)))
 
 
 def _within(timeout: float, read: Callable[[], _T]) -> _T:
@@ -184,7 +187,8 @@ class ReverbReplay:
     self._table = table
     self._packed = jax.tree.structure(pack(block))
     self._step = jax.tree.map(lambda x: x[0], block)
-    self._variables = jax.tree.structure(templates.variables)
+    self._variables = templates.variables
+    self._wired = jax.tree.structure(pack_one(templates.variables))
     self._outlet: _Channel | None = None  # to open one waits for the server
     self._taken: collections.deque[Any] = collections.deque()
     self._seen = False  # whether there were variables
@@ -244,8 +248,9 @@ class ReverbReplay:
     if not found:
       return None
     self._seen = True
-    version, published, *leaves = found[0]
-    variables = jax.tree.unflatten(self._variables, leaves)
+    version, published, *packed = found[0]
+    wired = jax.tree.unflatten(self._wired, packed)
+    variables = unpack_one(self._variables, wired)
     return types.Published(int(version), float(published), variables)
 
   def close(self) -> None:
