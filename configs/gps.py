@@ -33,6 +33,8 @@ def get_config(which: str = 'peg') -> ConfigDict:
   config.agent.cost.ramps = _RAMPS[name]
   config.agent.noise_deviation = _NOISE_DEVIATIONS[name]
   config.agent.initial = _INITIAL[first]()
+  # Workdir of a run whose policy this one goes on from, '' for a new one; Yahya, V-B.
+  config.agent.taught_by = ''
   config.replay = replay()
   config.replay.batch_size = _BATCHES[name]
   config.run = run(config)
@@ -77,6 +79,8 @@ def agent() -> ConfigDict:
   agent = ConfigDict()
   agent.name = 'gps'
   agent.hidden = (40, 40)  # units; code: 42, 42
+  # That an entry of an observation is divided by at least, in its units; ours.
+  agent.min_deviation = 1e-3
   agent.learning_rate = 1e-3  # Adam; code
   agent.weight_decay = 0.005  # over the learning rate, AdamW's; ours; code: of the loss
   agent.initial_variance = 0.1  # of an action, squared, before training; code
@@ -188,10 +192,12 @@ def pd() -> ConfigDict:
 
 
 def demonstration() -> ConfigDict:
-  """Returns a recorded trajectory to begin with, and what leads back to it."""
+  """Returns recorded trajectories to begin with, and what leads back to them."""
   initial = pd()
   initial.kind = 'demonstration'
-  initial.path = 'demonstration.npz'  # as `launchers.evaluate --record` writes it
+  # As `launchers.evaluate --record` writes it; {} in it is an instance's number, as
+  # each robot has a demonstration of its own; Yahya, V-B.
+  initial.path = 'demonstration.npz'
   return initial
 
 

@@ -16,7 +16,10 @@ _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.', required=T
 _EPISODES = flags.DEFINE_integer('episodes', 100, 'Episodes to run.', lower_bound=1)
 _SEED = flags.DEFINE_integer('seed', 1, 'Decides the episodes.', 0, 2**32 - 1)
 _RECORD = flags.DEFINE_string(
-  'record', None, 'Where to record an episode, a demonstration.npz.'
+  'record',
+  None,
+  'Where to record an episode, a demonstration.npz; with {} in it, one'
+  ' of each instance.',
 )
 _PICTURES = flags.DEFINE_boolean(
   'pictures', True, 'Draw the curve and film the policy.'
@@ -37,8 +40,8 @@ def main(argv: list[str]) -> None:
   print(f'  success       {100 * outcome.success:.1f} % of {_EPISODES.value} episodes')
   print(f'  return        {outcome.total:.2f} ± {outcome.deviation:.2f}')
   if _RECORD.value:
-    path = policy.record(loaded, pathlib.Path(_RECORD.value), _SEED.value)
-    print(f'  recorded      {path}')
+    for path in policy.record(loaded, _RECORD.value, _SEED.value):
+      print(f'  recorded      {path}')
   if _PICTURES.value:
     policy.draw(workdir)
 

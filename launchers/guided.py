@@ -7,8 +7,9 @@ a task among them, every robot as many.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 import functools
+import pathlib
 import typing
 from typing import Any
 
@@ -30,6 +31,9 @@ from armfarm.envs.serial import Serial
 from armfarm.envs.task import Environment
 from armfarm.envs.task import Task
 from armfarm.envs.task import instance
+from armfarm.launchers import app
+from armfarm.launchers import workdir as workdirs
+from armfarm.workers.checkpoints import Checkpoints
 from armfarm.workers.global_worker import parcel_template
 from armfarm.workers.lessons import Memory
 from armfarm.workers.local_worker import Robot
@@ -39,6 +43,7 @@ from armfarm.workers.pacing import Paced
 from armfarm.workers.pacing import Pacer
 
 GRADIENTS = 'gradients'  # the queue where they travel
+EACH = '{}'  # in a demonstration's path: the number of its instance
 
 
 def fill(kind: Any, numbers: Mapping[str, Any]) -> Any:
@@ -68,8 +73,8 @@ def make_agent(config: ConfigDict, task: Task | Foreign) -> gps.GuidedPolicySear
   """
   if not isinstance(task, Task):
     raise ValueError('guided policy search needs a task of ours, not one of Gymnasium')
-  numbers = config.agent.to_dict()
-  del numbers['name']
+  numbers, taught_by = config.agent.to_dict(), config.agent.taught_by
+  del numbers['name'], numbers['taught_by']
   cost = cost_options(config)
   reaching.check(cost)
   del numbers['cost']
@@ -81,26 +86,51 @@ def make_agent(config: ConfigDict, task: Task | Foreign) -> gps.GuidedPolicySear
       f'agent.local.steps is {options.local.steps}, but an episode has'
       f' {task.episode_steps}: give the same'
     )
-  controller = make_controller(first, task, options.local)
-  return gps.make(spec, options, functools.partial(reaching.cost, cost), controller)
+  controller = make_controller(first, task, options.local, config.instances.train[0])
+  make = functools.partial(
+    gps.make, spec, options, functools.partial(reaching.cost, cost), controller
+  )
+  agent: gps.GuidedPolicySearch = make()
+  return make(_taught(pathlib.Path(taught_by), agent)) if taught_by else agent
+
+
+def _taught(workdir: pathlib.Path, agent: gps.GuidedPolicySearch) -> Any:
+  """Reads the policy of a run, for an agent that is to go on from it."""
+  workdirs.read_config(workdir)
+  checkpoints = Checkpoints(workdir / 'checkpoints', app.note)
+  found = checkpoints.read()
+  if found is None:
+    raise ValueError(f'agent.taught_by is {workdir}, which has no checkpoint yet')
+  shapes = jax.eval_shape(agent.init, jax.random.key(0)).policy
+  template = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+  try:
+    return checkpoints.tree(found[0], 'policy', template)
+  except ValueError as error:
+    raise ValueError(
+      f'the policy of agent.taught_by, {workdir}, does not fit ({error}): give it the'
+      ' same agent.hidden and a task of the same sizes'
+    ) from error
 
 
 def make_controller(
-  numbers: dict[str, Any], task: Task, options: local.Options
+  numbers: dict[str, Any], task: Task, options: local.Options, number: int = 0
 ) -> lg.Controller:
-  """Builds the controller that every instance begins with.
+  """Builds the controller that an instance begins with.
 
   Args:
     numbers: `kind`, and what that kind in `_INITIAL` asks for.
-    task: whose first instance says where the arm starts.
+    task: whose instance says where the arm starts.
     options: of the local half.
+    number: of the instance.
   """
   kind = numbers.pop('kind')
   if kind not in _INITIAL:
     raise ValueError(
       f'there is no initial controller {kind!r}: choose one of {", ".join(_INITIAL)}'
     )
-  observation = host.Host(instance(task, 0)).reset(jax.random.key(0))
+  if 'path' in numbers:
+    numbers['path'] = numbers['path'].replace(EACH, str(number))
+  observation = host.Host(instance(task, number)).reset(jax.random.key(0))
   state = jnp.asarray(observation[: options.state_size])
   return _INITIAL[kind](numbers, state, options.steps, task.action_size)
 
@@ -192,11 +222,26 @@ def make_robot(config: ConfigDict, task: Task, number: int, first: int = 0) -> R
   instances = tuple(config.instances.train)[number * share :][:share]
   bodies: list[Environment] = [host.Host(instance(task, i)) for i in instances]
   distance = make_distance(config)
+  robot = Robot(number, instances, bodies, distance, first)
+  robot = robot._replace(controllers=_own_controllers(config, task, instances))
   if not config.run.pace:
-    return Robot(number, instances, bodies, distance, first)
+    return robot
   clock = Pacer(config.run.pace / task.control_period)
   paced = [Paced(body, clock) for body in bodies]
-  return Robot(number, instances, paced, distance, first, clock)
+  return robot._replace(environments=paced, clock=clock)
+
+
+def _own_controllers(
+  config: ConfigDict, task: Task, instances: Sequence[int]
+) -> list[lg.Controller]:
+  """What these instances begin with where each has a demonstration of its own."""
+  if EACH not in config.agent.initial.get('path', ''):
+    return []
+  options = local_options(config)
+  return [
+    make_controller(config.agent.initial.to_dict(), task, options, number)
+    for number in instances
+  ]
 
 
 def make_batch(config: ConfigDict, task: Task) -> Serial:

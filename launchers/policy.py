@@ -14,11 +14,14 @@ import numpy as np
 
 from armfarm.agents import types as agent_types
 from armfarm.envs.camera import Marks
+from armfarm.envs.foreign import Foreign
 from armfarm.envs.grasp_scene import TIP
 from armfarm.envs.task import Array
 from armfarm.envs.task import Task
+from armfarm.envs.task import instance
 from armfarm.launchers import app
 from armfarm.launchers import build
+from armfarm.launchers import guided
 from armfarm.launchers import pictures
 from armfarm.launchers import workdir as workdirs
 from armfarm.launchers.app import UserError
@@ -88,21 +91,41 @@ def evaluate(loaded: Loaded, episodes: int, seed: int) -> Outcome:
   return Outcome(float(np.mean(success)), float(np.mean(totals)), float(np.std(totals)))
 
 
-def record(loaded: Loaded, path: pathlib.Path, seed: int) -> pathlib.Path:
-  """Records one episode that depends on `seed` alone, as a demonstration.
+def record(loaded: Loaded, path: str, seed: int) -> list[pathlib.Path]:
+  """Records episodes that depend on `seed` alone, as demonstrations.
 
   Args:
     loaded: whose policy acts.
-    path: of the npz to write: `observation` [T O] before each step, `action` [T A].
-    seed: decides the episode.
+    path: of the npz to write: `observation` [T O] before each step, `action` [T A];
+      where it has {}, there is one of each instance that the run is taught on, with
+      the instance's number in its place.
+    seed: decides the episodes.
 
   Returns:
-    The path.
+    The paths.
 
   Raises:
-    UserError: it cannot be written.
+    UserError: they cannot be written, or the run has no instances.
   """
-  body, key = build.make_environment(loaded.parts.trial_task), jax.random.key(seed)
+  task, config = loaded.parts.trial_task, loaded.parts.config
+  if guided.EACH not in path:
+    return [_record(loaded, task, pathlib.Path(path), seed)]
+  if not build.is_guided(config):
+    raise UserError(
+      f'{path} is for numbered instances, which the run has not: give one without {{}}'
+    )
+  found = []
+  for number in config.instances.train:
+    one = pathlib.Path(path.replace(guided.EACH, str(number)))
+    found.append(_record(loaded, instance(loaded.parts.own_task, number), one, seed))
+  return found
+
+
+def _record(
+  loaded: Loaded, task: Task | Foreign, path: pathlib.Path, seed: int
+) -> pathlib.Path:
+  """Records one episode of a task."""
+  body, key = build.make_environment(task), jax.random.key(seed)
   policy = _policy(loaded, key)
   observation, rows, over = body.reset(jax.random.fold_in(key, 1)), [], False
   while not over:

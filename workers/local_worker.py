@@ -1,12 +1,14 @@
 """The local worker: one robot and the controllers that it improves (Algorithm 2).
 
   for every instance of the task that the robot has
-    N times: begin the episode, roll out       local controller or global policy
+    draw where the episodes begin
+    N times: roll out                          local controller or global policy
     fit, improve, label                        `label` of the agent
     swap the instance's lessons in the pair's memory
 
 Each rollout has a key of its own, made of the robot's number and the rollout's: a robot
-that starts again goes on with the next one and repeats none.
+that starts again goes on with the next one and repeats none. Those of one iteration
+begin alike, since a controller is for one beginning.
 
 Letters as in `armfarm.agents.types`, [T] steps of a rollout, [N] rollouts of an
 iteration.
@@ -25,6 +27,7 @@ import numpy as np
 
 from armfarm.agents import types as agent_types
 from armfarm.agents.gps import agent as gps
+from armfarm.agents.gps import linear_gaussian as lg
 from armfarm.agents.gps import local
 from armfarm.envs import task
 from armfarm.replay import types
@@ -42,7 +45,8 @@ class Rollout(NamedTuple):
     collector: number of the robot.
     episode: number of the rollout on that robot, from 0; `READY` before that.
     instance: where it began.
-    iteration: improvements of that instance's controller before it.
+    iteration: improvements of that instance's controller before it; one more where a
+      policy acts that was taught before the run.
     steps: T.
     total: undiscounted sum of rewards.
     success: the task's criterion held at the last step.
@@ -101,6 +105,7 @@ class Robot(NamedTuple):
     distance: from the goal, m, [], of an observation [O].
     first: block of the memory that is its first instance's.
     clock: None where the robot keeps no beat.
+    controllers: that these begin with, () where all begin with the agent's.
   """
 
   number: int
@@ -109,6 +114,7 @@ class Robot(NamedTuple):
   distance: Callable[[chex.Array], chex.Array]
   first: int = 0
   clock: Clock | None = None
+  controllers: Sequence[lg.Controller] = ()
 
 
 class LocalWorker:
@@ -137,6 +143,9 @@ class LocalWorker:
     key_begin, self._key = jax.random.split(jax.random.fold_in(key, robot.number))
     keys = jax.random.split(key_begin, len(robot.instances))
     self._states = [agent.begin(key) for key in keys]
+    if robot.controllers:
+      pairs = zip(self._states, robot.controllers, strict=True)
+      self._states = [state._replace(controller=first) for state, first in pairs]
     self._episode = 0
     self._began = time.monotonic()
     self._rolling = 0.0  # s in rollouts since then
@@ -174,9 +183,11 @@ class LocalWorker:
     """
     for place in range(len(self._states)):
       acting = source()
+      # All begin alike: the controller is for that beginning.
+      key_reset = jax.random.fold_in(self._key, 2**30 + self._episode)
       rollouts: list[local.Rollouts] = []
       while len(rollouts) < self._options.rollouts and not over():
-        rollouts.append(self._roll_out(place, acting, report))
+        rollouts.append(self._roll_out(place, key_reset, acting, report))
       if over():
         return
       self._improve(place, rollouts, acting, source())
@@ -197,13 +208,17 @@ class LocalWorker:
     self._episode = int(state['episode'])
 
   def _roll_out(
-    self, place: int, published: types.Published, report: Callable[[Rollout], None]
+    self,
+    place: int,
+    key_reset: chex.PRNGKey,
+    published: types.Published,
+    report: Callable[[Rollout], None],
   ) -> local.Rollouts:
     """Runs one episode; returns it as [T ...]."""
     began, age = time.monotonic(), max(0.0, time.time() - published.time)
     environment = self._robot.environments[place]
-    key, key_reset = jax.random.split(jax.random.fold_in(self._key, self._episode))
-    observation, key = environment.reset(key_reset), jax.random.key_data(key)
+    key = jax.random.key_data(jax.random.fold_in(self._key, self._episode))
+    observation = environment.reset(jax.random.clone(key_reset))
     policy = jax.device_put(self._agent.variables(published.variables))
     actor, rows, total = gps.exploring(self._states[place]), [], 0.0
     for _ in range(self._options.steps):

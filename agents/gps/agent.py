@@ -34,6 +34,7 @@ class Config(NamedTuple):
 
   Attributes:
     hidden: widths of the hidden layers of the global policy.
+    min_deviation: see `policy.Network`.
     learning_rate: of Adam.
     weight_decay: of all parameters, in a step, over the learning rate.
     initial_variance: of the global policy's action before it has been taught.
@@ -45,6 +46,7 @@ class Config(NamedTuple):
   """
 
   hidden: Sequence[int]
+  min_deviation: float
   learning_rate: float
   weight_decay: float
   initial_variance: float
@@ -128,19 +130,26 @@ class Parts(NamedTuple):
   spec: types.Spec
   optimizer: optax.GradientTransformation
   controller: lg.Controller
+  policy: global_policy.Policy | None
 
 
 def init(parts: Parts, key: chex.PRNGKey) -> LearnerState:
   """Returns a learner at the start of training; the key is consumed."""
+  policy = parts.policy or _untaught(parts, key)
+  zero = jnp.int32(0)
+  params = policy.params
+  return LearnerState(policy, parts.optimizer.init(params), params, zero, zero)
+
+
+def _untaught(parts: Parts, key: chex.PRNGKey) -> global_policy.Policy:
   size, action = parts.spec
-  params = parts.tools.network.init(key, jnp.zeros([1, size]), train=False)['params']
-  policy = global_policy.Policy(
+  module = parts.tools.network.module
+  params = module.init(key, jnp.zeros([1, size]), train=False)['params']
+  return global_policy.Policy(
     params,
     global_policy.no_moments(size),
     jnp.full([action], 1.0 / parts.config.initial_variance, float),
   )
-  zero = jnp.int32(0)
-  return LearnerState(policy, parts.optimizer.init(params), params, zero, zero)
 
 
 def variables(state: LearnerState) -> global_policy.Policy:
@@ -184,7 +193,9 @@ def exploring(state: local.LocalState) -> local.LocalState:
 def begin(parts: Parts, key: chex.PRNGKey) -> local.LocalState:
   """Returns a robot's state before its first rollout."""
   del key  # noise is drawn as each rollout begins
-  return local.begin(parts.config.local, parts.spec, parts.controller)
+  first = local.begin(parts.config.local, parts.spec, parts.controller)
+  acts = parts.policy is not None and parts.config.local.on_policy
+  return first._replace(iteration=jnp.int32(acts))
 
 
 def draw_noise(
@@ -355,10 +366,16 @@ def check(config: Config, spec: types.Spec, controller: lg.Controller) -> None:
     )
   if config.harm <= 1.0:
     raise ValueError(f'harm is {config.harm}; a rollback needs more than 1')
+  if config.min_deviation <= 0.0:
+    raise ValueError(f'min_deviation is {config.min_deviation}; give more than 0')
 
 
 def make(
-  spec: types.Spec, config: Config, cost: local.Cost, controller: lg.Controller
+  spec: types.Spec,
+  config: Config,
+  cost: local.Cost,
+  controller: lg.Controller,
+  policy: global_policy.Policy | None = None,
 ) -> GuidedPolicySearch:
   """Builds the agent for a boundary of `spec` and one task.
 
@@ -367,16 +384,19 @@ def make(
     config: every number.
     cost: `(observations [T O], actions [T A]) -> costs.Expansion` in [x; u].
     controller: to begin with, see `armfarm.agents.gps.initial`.
+    policy: to begin with, of such an agent that was taught before; None for a new one.
+      If policies act, it acts from the first rollout on, in the place of `controller`.
 
   Raises:
     ValueError: the config asks for what does not exist or cannot be.
   """
   check(config, spec, controller)
   none = networks.Normalization('none')
-  network = networks.MLP(tuple(config.hidden), spec.action_size, none)
+  module = networks.MLP(tuple(config.hidden), spec.action_size, none)
+  network = global_policy.Network(module, config.min_deviation)
   tools = local.Tools(network, cost, config.local)
   adam = optax.adamw(config.learning_rate, weight_decay=config.weight_decay)
-  parts = Parts(tools, config, spec, optax.flatten(adam), controller)
+  parts = Parts(tools, config, spec, optax.flatten(adam), controller, policy)
   partial = functools.partial
   return GuidedPolicySearch(
     init=partial(init, parts),

@@ -16,7 +16,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import chex
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -46,7 +45,8 @@ class Options(NamedTuple):
     algorithm: one of `ALGORITHMS`; 'trajectory' improves a controller within a
       divergence of itself, whatever the global policy has learned of it.
     optimizer: one of `OPTIMIZERS`.
-    on_policy: whether the global policy acts, from the second iteration on.
+    on_policy: whether the global policy acts, once it has been taught: from the second
+      iteration on, or from the first where it was taught before.
     state_size: X; the state is the beginning of an observation.
     steps: T.
     rollouts: N of an iteration.
@@ -94,7 +94,7 @@ class Tools(NamedTuple):
     options: numbers.
   """
 
-  network: nn.Module
+  network: global_policy.Network
   cost: Cost
   options: Options
 
@@ -176,7 +176,7 @@ class LocalState(NamedTuple):
 
   Attributes:
     controller: p, the latest.
-    iteration: lessons so far, [] int32.
+    iteration: lessons so far, and one for what a policy that acts knew, [] int32.
     clock: step of the rollout under way, [] int32.
     noise: of that rollout, [T A].
     eta: to start the next search from, [].

@@ -37,6 +37,19 @@ class Examples(NamedTuple):
   weight: chex.Array
 
 
+class Network(NamedTuple):
+  """What is taught, and on what scale it looks at an observation.
+
+  Attributes:
+    module: maps normalised observations [B O] to mean actions [B A].
+    min_deviation: that an entry is divided by, at least: what has hardly varied yet,
+      such as the place of a goal, should not count for much when it does.
+  """
+
+  module: nn.Module
+  min_deviation: float
+
+
 class Moments(NamedTuple):
   """Running sums over examples, as of Welford.
 
@@ -88,38 +101,41 @@ def merge(left: Moments, right: Moments) -> Moments:
   return Moments(count, left.mean + share * apart, squares)
 
 
-def normalize(seen: Moments, observation: chex.Array) -> chex.Array:
-  """(o - mean) / deviation, [B O]; deviations below 1e-3 count as 1e-3.
+def normalize(
+  seen: Moments, observation: chex.Array, min_deviation: float
+) -> chex.Array:
+  """(o - mean) / deviation, [B O]; deviations below the least count as that.
 
   Before the first example, observations stay as they are.
   """
   variance = seen.squares / jnp.maximum(seen.count, 1.0)
-  scale = jnp.where(seen.count > 0.0, jnp.maximum(jnp.sqrt(variance), 1e-3), 1.0)
+  deviation = jnp.maximum(jnp.sqrt(variance), min_deviation)
+  scale = jnp.where(seen.count > 0.0, deviation, 1.0)
   return (observation - seen.mean[None]) / scale[None]
 
 
-def mean(network: nn.Module, policy: Policy, observation: chex.Array) -> chex.Array:
+def mean(network: Network, policy: Policy, observation: chex.Array) -> chex.Array:
   """The mean of pi(u|o), [... A], of observations [... O]."""
   flat = observation.reshape(-1, observation.shape[-1])
-  inputs = normalize(policy.moments, flat)
-  found = jnp.asarray(network.apply({'params': policy.params}, inputs, train=False))
-  return found.reshape(*observation.shape[:-1], -1)
+  inputs = normalize(policy.moments, flat, network.min_deviation)
+  found = network.module.apply({'params': policy.params}, inputs, train=False)
+  return jnp.asarray(found).reshape(*observation.shape[:-1], -1)
 
 
 def loss(
-  params: types.Params, network: nn.Module, seen: Moments, examples: Examples
+  params: types.Params, network: Network, seen: Moments, examples: Examples
 ) -> chex.Array:
   """Mean over a batch of w (mu(o) - u)^T P (mu(o) - u) / 2: the part of the KL with mu.
 
   Args:
     params: of the network.
-    network: maps [B O] to [B A].
+    network: of the policy.
     seen: by which observations are normalised.
     examples: [B ...].
   """
   chex.assert_rank(list(examples), [2, 2, 3, 1])
-  inputs = normalize(seen, examples.observation)
-  found = network.apply({'params': params}, inputs, train=True)
+  inputs = normalize(seen, examples.observation, network.min_deviation)
+  found = network.module.apply({'params': params}, inputs, train=True)
   apart = found - examples.action
   squares = jnp.einsum('ba,bac,bc->b', apart, examples.precision, apart)
   return 0.5 * jnp.mean(examples.weight * squares)
@@ -137,7 +153,7 @@ def mean_precision(examples: Examples) -> chex.Array:
 
 
 def log_density(
-  network: nn.Module, policy: Policy, observation: chex.Array, action: chex.Array
+  network: Network, policy: Policy, observation: chex.Array, action: chex.Array
 ) -> chex.Array:
   """log pi(u|o), [...], of observations [... O] and actions [... A]."""
   apart = action - mean(network, policy, observation)
@@ -147,7 +163,7 @@ def log_density(
 
 
 def linearize(
-  network: nn.Module, policy: Policy, observations: chex.Array, state_size: int
+  network: Network, policy: Policy, observations: chex.Array, state_size: int
 ) -> lg.Controller:
   """The controller nearest to the policy around rollouts.
 

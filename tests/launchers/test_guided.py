@@ -4,6 +4,7 @@ import functools
 import os
 import signal
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from armfarm.configs import gps as configs
 from armfarm.launchers import build
 from armfarm.launchers import guided
 from armfarm.launchers import pairs
+from armfarm.launchers import policy
 
 _SMALL = {  # reach_torque with two instances to train on, in iterations of 4 rollouts
   'task.episode_steps': 8,
@@ -95,6 +97,16 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(farm, run, left):
     states, actions = shown['observation'][:, :32], shown['action']
   followed = linear_gaussian.mean_action(controller, states)
   np.testing.assert_allclose(followed, actions, atol=1e-5)
+  # Who is taught by the run begins with its policy, unless that does not fit.
+  config = configs.get_config('reach_torque')
+  config.task.episode_steps = config.agent.local.steps = 8
+  config.agent.taught_by = str(whole.workdir)
+  with pytest.raises(ValueError, match='taught_by.* does not fit.*same agent.hidden'):
+    guided.make_agent(config, build.make_task(config))
+  config.agent.hidden = (8,)
+  agent = guided.make_agent(config, build.make_task(config))
+  learner = jax.jit(agent.init)(jax.random.key(5))
+  chex.assert_trees_all_equal(learner.policy, policy.load(whole.workdir).variables)
 
 
 @pytest.mark.reverb
@@ -148,6 +160,7 @@ def _newest(place, collector):
       {'config': 'configs/gps.py:reach_torque,demonstration'},
       "agent.initial.path is 'demonstration.npz', which holds no demonstration",
     ),
+    ([], {'agent__taught_by': 'nowhere'}, 'nowhere holds no run: give the --workdir'),
     ([], {'agent__local__optimizer': 'ilqr'}, "optimizer is 'ilqr'; choose one of"),
     ([], {'agent__local__pi2__epsilon': 9.0, 'agent__local__optimizer': 'pi2'}, 'log'),
     (['--runtime=fused'], {}, 'controllers are improved on a CPU: take sync or async'),

@@ -4,6 +4,7 @@ from fractions import Fraction
 import threading
 import time
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -80,8 +81,9 @@ def memory(options):
 
 @pytest.fixture
 def local_maker(agent, options):
-  def make(memory, number=0):
+  def make(memory, number=0, controllers=()):
     robot = local_worker.Robot(number, (4, 7), (Mass(), Mass()), _distance)
+    robot = robot._replace(controllers=controllers)
     key = jax.random.key(0)
     return local_worker.LocalWorker(agent, options, robot, memory, key), robot
 
@@ -145,14 +147,23 @@ def test_an_iteration_rolls_out_improves_and_teaches(local_maker, memory, server
   assert len({row.distance for row in reports}) == 2 * _N
   assert 0 < reports[-1].utilization <= 1
   np.testing.assert_array_equal(memory.latest().filled, [_N * _T] * 2)
-  goals = [body.goals for body in robot.environments]
-  assert len({*goals[0], *goals[1]}) == 2 * _N  # no key was used twice
   worker.iterate(_source(server), reports.append, _never)
+  # Rollouts of an iteration begin alike, and no others.
+  goals = [body.goals for body in robot.environments]
+  assert [len({*some[:_N]}) + len({*some[_N:]}) for some in goals] == [2, 2]
+  assert len({*goals[0], *goals[1]}) == 4
   assert [row.iteration for row in reports[2 * _N :]] == [1] * 2 * _N
   np.testing.assert_array_equal(memory.latest().filled, [2 * _N * _T] * 2)
   taught = memory.latest().examples
   worker.again(_source(server))  # BADMM's multipliers have moved
   assert not np.array_equal(taught.action, memory.latest().examples.action)
+
+
+def test_instances_may_begin_with_controllers_of_their_own(local_maker, memory):
+  common = local_maker(memory)[0].state()['locals'][0].controller
+  own = [common._replace(offset=common.offset + x) for x in (1.0, 2.0)]
+  worker, _ = local_maker(memory, controllers=own)
+  chex.assert_trees_all_equal([x.controller for x in worker.state()['locals']], own)
 
 
 def test_rollouts_tell_of_improvements_that_kept_their_anchor(

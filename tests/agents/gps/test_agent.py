@@ -49,6 +49,7 @@ _LOCAL = local.Options(
 )
 _CONFIG = gps.Config(
   hidden=(16,),
+  min_deviation=1e-3,
   learning_rate=5e-3,
   weight_decay=0.0,
   initial_variance=0.1,
@@ -76,10 +77,10 @@ def _value(observation, action):
   return _cost(observation, action).value
 
 
-def _make(config=_CONFIG, **changes):
+def _make(config=_CONFIG, policy=None, **changes):
   config = config._replace(local=config.local._replace(**changes))
   first = _pd(initial.PD(0.2, 1.0, 0.1), np.zeros(_X, np.float32), _T, _A)
-  return gps.make(_SPEC, config, _cost, first)
+  return gps.make(_SPEC, config, _cost, first, policy)
 
 
 class GlobalHalf(NamedTuple):
@@ -388,7 +389,8 @@ def test_badmm_promises_in_the_weights_that_it_is_judged_by(global_half):
   loop.iterate()
   made, policy = loop.roll_out(), loop.policy()
   _, state = agent.label(policy, loop.state, made, jax.random.key(1))
-  network = networks.MLP(_CONFIG.hidden, _A, networks.Normalization('none'))
+  module = networks.MLP(_CONFIG.hidden, _A, networks.Normalization('none'))
+  network = global_policy.Network(module, _CONFIG.min_deviation)
 
   def promise(policy, state):
     seen = local.latest(_CONFIG.local, state.replay).observation
@@ -397,6 +399,31 @@ def test_badmm_promises_in_the_weights_that_it_is_judged_by(global_half):
 
   promised = precision.double(promise)(policy, state)
   np.testing.assert_allclose(state.step.promised, promised, rtol=1e-3)
+
+
+@pytest.mark.parametrize('on_policy', [True, False])
+def test_who_goes_on_from_a_policy(global_half, on_policy):
+  loop = Loop(_make(on_policy=on_policy), global_half, _LOCAL.rollouts)
+  loop.iterate()
+  taught = loop.policy()
+  agent = _make(on_policy=on_policy, policy=taught)
+  learner = jax.jit(agent.init)(jax.random.key(9))
+  chex.assert_trees_all_equal(agent.variables(learner), taught)
+  chex.assert_trees_all_equal(learner.snapshot, taught.params)
+  # The first to act is that policy, or else the controller to begin with.
+  observation, key = np.array([0.2, 0.1, 0.5], np.float32), jax.random.key(1)
+  certain = taught._replace(precision=jnp.full([_A], 1e8))
+  state = agent.begin(jax.random.key(0))
+  state = state._replace(
+    controller=state.controller._replace(
+      scale_tril=1e-4 + 0 * state.controller.scale_tril
+    )
+  )
+  action, _ = jax.jit(agent.explore)(certain, state, observation, key)
+  own = state.controller.gain[0] @ observation[:_X] + state.controller.offset[0]
+  mean = jax.jit(agent.act)(taught, observation, jax.random.key(2))
+  assert np.abs(own - mean).max() > 0.05
+  np.testing.assert_allclose(action, mean if on_policy else own, atol=2e-3)
 
 
 def test_densities_are_those_of_the_policy_that_acted(global_half):
@@ -446,9 +473,11 @@ def test_a_trajectory_is_improved_whatever_the_policy_does(global_half):
   assert costs_of[3] < 0.6 * costs_of[0]
 
 
-def test_harm_of_one_is_refused():
+def test_numbers_that_cannot_work_are_refused():
   with pytest.raises(ValueError, match='needs more than 1'):
     _make(_CONFIG._replace(harm=1.0))
+  with pytest.raises(ValueError, match='min_deviation is 0.0; give more'):
+    _make(_CONFIG._replace(min_deviation=0.0))
 
 
 def test_initial_controllers():

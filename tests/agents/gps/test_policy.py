@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import scipy.stats
 
 from armfarm.agents import networks
@@ -27,12 +28,13 @@ _covariance = jax.jit(lg.covariance)
 
 def _policy(hidden=(8,), seed=0, size=4):
   """A random network of `size` inputs and two actions that normalises."""
-  network, random = networks.MLP(hidden, 2, _NONE), np.random.default_rng(seed)
+  module, random = networks.MLP(hidden, 2, _NONE), np.random.default_rng(seed)
   shapes = jax.eval_shape(
-    lambda: network.init(jax.random.key(0), jnp.zeros([1, size]), False)
+    lambda: module.init(jax.random.key(0), jnp.zeros([1, size]), False)
   )['params']
   params = jax.tree.map(lambda x: random.normal(size=x.shape), shapes)
   seen = _moments(random.normal(size=[9, size]), np.ones(9))
+  network = global_policy.Network(module, 1e-3)
   return network, global_policy.Policy(params, seen, np.array([4.0, 25.0]))
 
 
@@ -60,17 +62,19 @@ def test_moments_of_parts_are_those_of_all(double):
   np.testing.assert_allclose(
     np.divide(seen.squares, seen.count), counted.var(0), rtol=1e-12
   )
-  normal = np.asarray(_normalize(seen, counted))
+  normal = np.asarray(_normalize(seen, counted, 1e-3))
   np.testing.assert_allclose(normal.std(0), 1.0, rtol=1e-12)
 
 
-def test_normalisation_before_and_of_constants(double):
+@pytest.mark.parametrize('least', [1e-3, 0.05, 2.0])
+def test_normalisation_before_and_of_what_hardly_varies(double, least):
   o = np.array([[2.0, 7.0], [4.0, 7.0]])
   none = global_policy.no_moments(2)
-  np.testing.assert_array_equal(_normalize(none, o), o)
+  np.testing.assert_array_equal(_normalize(none, o, least), o)
   seen = _moments(o, np.ones(2))
-  moved = _normalize(seen, o + np.array([[0.0, 0.001]]))
-  np.testing.assert_allclose(moved, [[-1.0, 1.0], [1.0, 1.0]], rtol=1e-9)
+  moved = _normalize(seen, o + np.array([[0.0, 0.001]]), least)
+  first, second = 1.0 / max(least, 1.0), 0.001 / least
+  np.testing.assert_allclose(moved, [[-first, second], [first, second]], rtol=1e-9)
 
 
 def test_loss_by_hand(double):
