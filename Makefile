@@ -10,7 +10,7 @@ PYTHON ?=
 FOLDERS := agents configs envs experiments launchers replay workers
 SOURCES := $(wildcard $(FOLDERS) benchmarks tests)
 EXPERIMENTS := reach reach_async reach_fused pendulum pusher figure4 figure5 \
-  gps_reach gps_faults gps_peg grasp_state grasp_studies \
+  gps_reach gps_faults gps_peg gps_schedule grasp_state grasp_studies \
   grasp_logs grasp_offline
 # Three, on two cores: some wait for processes. A file's tests share what they compile.
 PARALLEL := --numprocesses=3 --dist=loadfile

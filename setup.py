@@ -23,7 +23,7 @@ setuptools.setup(
       str(_HERE), include=[p for top in _TOP for p in (top, f'{top}.*')]
     )
   ],
-  package_data={'': ['py.typed', 'assets/*.xml']},
+  package_data={'': ['py.typed', 'assets/*.xml', 'demonstrations/*']},
   install_requires=[
     'absl-py',
     'brax',

@@ -65,6 +65,8 @@ _AGENTS = {
   'badmm': 'BADMM',
   'mdgps': 'MDGPS',
   'mdgps-on': 'MDGPS on policy',
+  'badmm-pi2': 'first BADMM by PI²',
+  'mdgps-pi2': 'then MDGPS by PI²',
   'qtopt': 'QT-Opt',
   'supervised': 'Supervised',
 }
@@ -282,6 +284,16 @@ STORIES = {
       ('adgps-8', 'async', 3),
     ),
   ),
+  'gps_schedule': Story(
+    'The peg by the schedule of Yahya et al. 2016, V-B',
+    'Four robots, each with its place of the hole and a demonstration: four iterations'
+    ' of BADMM by PI², then sixteen of MDGPS by PI², on policy, with the block'
+    ' displaced by up to 5 cm at the start of each; all of it asynchronous. The policy'
+    ' after each part is tried in 100 episodes with the block where it was shown, and'
+    ' in 100 with the block displaced.',
+    ('success_in_place', 'success_displaced'),
+    planned=tuple((agent, 'async', 3) for agent in ('badmm-pi2', 'mdgps-pi2')),
+  ),
   'reach': Story(
     'Reaching',
     'Figure 4 of Gu et al. 2016: in lock step, one update a step. 100 % means'
@@ -415,6 +427,8 @@ _LABELS = {
   'cpu': 'share of the processors that it took',
   'staleness': 'mean staleness of gradients',
   'rollbacks': 'rollbacks',
+  'success_in_place': 'the block where it was shown',
+  'success_displaced': 'the block displaced',
   'within_5_cm_at_10': 'within 5 cm after 10 iterations',
   'within_10_cm_at_12': 'within 10 cm after 12 iterations',
   'within_5_cm': 'within 5 cm at the end',

@@ -8,14 +8,21 @@ import sys
 import threading
 
 from absl import flags
+import jax
 import numpy as np
 import pytest
 
+from armfarm.agents.gps import local
+from armfarm.configs import tasks
 from armfarm.experiments import gps_faults
 from armfarm.experiments import gps_peg
 from armfarm.experiments import gps_reach
+from armfarm.experiments import gps_schedule
 from armfarm.experiments import rows
+from armfarm.launchers import build
+from armfarm.launchers import guided
 from armfarm.launchers import pairs
+from armfarm.launchers import policy
 from armfarm.workers import records
 
 
@@ -186,3 +193,33 @@ def test_thirty_iterations_of_each_algorithm_on_the_peg():
   inner = '--config.run.inner_iterations={}'.format
   assert inner(1) in lqr
   assert inner(4) in gps_peg.make_job('badmm', 1).arguments
+
+
+def test_every_robot_was_shown_its_own_hole():
+  for number, y in enumerate(tasks.peg().holes_y):
+    with np.load(f'experiments/demonstrations/peg_{number}.npz') as file:
+      last, actions = file['observation'][-1], file['action']
+    assert actions.shape == (tasks.peg().episode_steps, 7)
+    np.testing.assert_allclose(last[32:34], [tasks.peg().hole_x, y], atol=1e-6)
+    assert np.linalg.norm(last[14:17] - last[32:35]) < 0.05  # the tip is in
+
+
+def test_the_second_phase_goes_on_from_the_first(parsed, read_config):
+  first, second = (gps_schedule.make_job(x, 2) for x in ('badmm-pi2', 'mdgps-pi2'))
+  begun, gone_on = read_config(first), read_config(second)
+  assert gone_on.agent.taught_by == str(first.workdir) != str(second.workdir)
+  assert begun.agent.taught_by == '' and begun.task.perturbation == 0.0
+  assert (begun.run.max_episodes, gone_on.run.max_episodes) == (480, 1920)
+  local.check(guided.local_options(begun))
+  local.check(guided.local_options(gone_on))
+  assert guided.EACH in begun.agent.initial.path
+
+
+def test_a_policy_is_tried_with_the_block_displaced(parsed, read_config):
+  config = read_config(gps_schedule.make_job('badmm-pi2', 0))
+  loaded = policy.Loaded(build.make_parts(config), None, {})
+  found = gps_schedule.displaced(loaded, 0.05).parts
+  assert (config.task.perturbation, found.config.task.perturbation) == (0.0, 0.05)
+  reset = jax.jit(found.trial_task.reset)
+  x = [float(reset(jax.random.key(seed)).goal[0]) for seed in range(8)]
+  assert 0.02 < np.ptp(x) <= 0.1
