@@ -23,7 +23,7 @@ setuptools.setup(
       str(_HERE), include=[p for top in _TOP for p in (top, f'{top}.*')]
     )
   ],
-  package_data={'': ['py.typed', 'assets/*.xml', 'demonstrations/*']},
+  package_data={'': ['py.typed', 'assets/*.xml']},
   install_requires=[
     'absl-py',
     'brax',

@@ -1,6 +1,6 @@
 """The peg by the schedule of Yahya et al. 2016, V-B: BADMM, then mirror descent.
 
-  python -m armfarm.experiments.gps_schedule --limit_minutes=60
+  python -m armfarm.experiments.gps_schedule
 
 Four robots, each with its place of the hole and a demonstration of its own, begin with
 four iterations of BADMM by PI2, the block where it was when they were shown. Sixteen
@@ -29,7 +29,7 @@ NAME = 'gps_schedule'
 _ROBOTS, _ROLLOUTS = 4, 30
 _PERTURBATION = 0.05  # m; half of the way to the next robot's hole
 _TRIALS = 100  # episodes
-_SHOWN = 'experiments/demonstrations/peg_{}.npz'
+_SHOWN = 'docs/demonstrations/peg_{}.npz'
 _FIRST, _SECOND = 'badmm-pi2', 'mdgps-pi2'
 _ITERATIONS = {_FIRST: 4, _SECOND: 16}  # Yahya, V-B
 _NUMBERS: dict[str, Any] = {
@@ -114,12 +114,13 @@ def collect(job: jobs.Job, source: rows.Source) -> list[rows.Row]:
 
 
 def main(argv: list[str]) -> int:
-  """Runs what is left to run, a seed's phases in turn; returns the exit code."""
+  """Runs what is left to run, first phases first; returns the exit code."""
   app.no_arguments(argv)
   seeds = range(jobs.SEEDS.value or results.seeds(NAME, _SECOND, 'async'))
-  phases = jobs.chosen(jobs.AGENTS.value, _ITERATIONS)
-  queue = [make_job(agent, seed) for seed in seeds for agent in phases]
-  return jobs.run_all(queue, collect)
+  for agent in _ITERATIONS:  # nobody goes on from what is not finished
+    if code := jobs.run_all([make_job(agent, seed) for seed in seeds], collect):
+      return code
+  return 0
 
 
 if __name__ == '__main__':

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 import functools
-import pathlib
 import typing
 from typing import Any
 
@@ -31,9 +30,6 @@ from armfarm.envs.serial import Serial
 from armfarm.envs.task import Environment
 from armfarm.envs.task import Task
 from armfarm.envs.task import instance
-from armfarm.launchers import app
-from armfarm.launchers import workdir as workdirs
-from armfarm.workers.checkpoints import Checkpoints
 from armfarm.workers.global_worker import parcel_template
 from armfarm.workers.lessons import Memory
 from armfarm.workers.local_worker import Robot
@@ -73,43 +69,48 @@ def make_agent(config: ConfigDict, task: Task | Foreign) -> gps.GuidedPolicySear
   """
   if not isinstance(task, Task):
     raise ValueError('guided policy search needs a task of ours, not one of Gymnasium')
-  numbers, taught_by = config.agent.to_dict(), config.agent.taught_by
-  del numbers['name'], numbers['taught_by']
+  numbers = config.agent.to_dict()
   cost = cost_options(config)
   reaching.check(cost)
-  del numbers['cost']
-  first = numbers.pop('initial')
+  for name in ('name', 'cost', 'initial', 'taught_by'):
+    numbers.pop(name, None)
   spec = agent_types.Spec(task.observation_size, task.action_size)
-  options = fill(gps.Config, numbers)
+  options = fill(gps.Config, numbers)._replace(local=local_options(config))
+  _check_places(config, options.local)
   if options.local.steps != task.episode_steps:
     raise ValueError(
       f'agent.local.steps is {options.local.steps}, but an episode has'
       f' {task.episode_steps}: give the same'
     )
-  controller = make_controller(first, task, options.local, config.instances.train[0])
-  make = functools.partial(
-    gps.make, spec, options, functools.partial(reaching.cost, cost), controller
-  )
-  agent: gps.GuidedPolicySearch = make()
-  return make(_taught(pathlib.Path(taught_by), agent)) if taught_by else agent
+  controllers = make_controllers(config, task, config.instances.train)
+  cost_of = functools.partial(reaching.cost, cost)
+  return gps.make(spec, options, cost_of, controllers[0])
 
 
-def _taught(workdir: pathlib.Path, agent: gps.GuidedPolicySearch) -> Any:
-  """Reads the policy of a run, for an agent that is to go on from it."""
-  workdirs.read_config(workdir)
-  checkpoints = Checkpoints(workdir / 'checkpoints', app.note)
-  found = checkpoints.read()
-  if found is None:
-    raise ValueError(f'agent.taught_by is {workdir}, which has no checkpoint yet')
-  shapes = jax.eval_shape(agent.init, jax.random.key(0)).policy
-  template = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
-  try:
-    return checkpoints.tree(found[0], 'policy', template)
-  except ValueError as error:
+def _check_places(config: ConfigDict, options: local.Options) -> None:
+  """Raises ValueError if rollouts would be labelled for where they were not made."""
+  moves = options.on_policy and config.task.get('perturbation', 0.0) > 0.0
+  if moves and options.remembered != options.rollouts:
     raise ValueError(
-      f'the policy of agent.taught_by, {workdir}, does not fit ({error}): give it the'
-      ' same agent.hidden and a task of the same sizes'
-    ) from error
+      'task.perturbation has every iteration elsewhere: set agent.local.remembered to'
+      f' {options.rollouts}, the rollouts of one, not {options.remembered}'
+    )
+
+
+def make_controllers(
+  config: ConfigDict, task: Task, instances: Sequence[int]
+) -> list[lg.Controller]:
+  """Builds what instances begin with: one for each where each was shown its own."""
+  numbers, options = config.agent.initial.to_dict(), local_options(config)
+  return [
+    make_controller(numbers, task, options, number)
+    for number in (instances if each_was_shown(config) else instances[:1])
+  ]
+
+
+def each_was_shown(config: ConfigDict) -> bool:
+  """Whether each instance has a demonstration of its own."""
+  return EACH in config.agent.initial.get('path', '')
 
 
 def make_controller(
@@ -123,6 +124,7 @@ def make_controller(
     options: of the local half.
     number: of the instance.
   """
+  numbers = dict(numbers)
   kind = numbers.pop('kind')
   if kind not in _INITIAL:
     raise ValueError(
@@ -176,7 +178,8 @@ _INITIAL = {'guessed': _guessed, 'pd': _pd, 'demonstration': _demonstrated}
 
 def local_options(config: ConfigDict) -> local.Options:
   """Returns the numbers of the local half."""
-  return fill(local.Options, config.agent.local.to_dict())
+  numbers = fill(local.Options, config.agent.local.to_dict())
+  return numbers._replace(taught=bool(config.agent.taught_by))
 
 
 def cost_options(config: ConfigDict) -> reaching.Options:
@@ -223,25 +226,13 @@ def make_robot(config: ConfigDict, task: Task, number: int, first: int = 0) -> R
   bodies: list[Environment] = [host.Host(instance(task, i)) for i in instances]
   distance = make_distance(config)
   robot = Robot(number, instances, bodies, distance, first)
-  robot = robot._replace(controllers=_own_controllers(config, task, instances))
+  if each_was_shown(config):
+    robot = robot._replace(controllers=make_controllers(config, task, instances))
   if not config.run.pace:
     return robot
   clock = Pacer(config.run.pace / task.control_period)
   paced = [Paced(body, clock) for body in bodies]
   return robot._replace(environments=paced, clock=clock)
-
-
-def _own_controllers(
-  config: ConfigDict, task: Task, instances: Sequence[int]
-) -> list[lg.Controller]:
-  """What these instances begin with where each has a demonstration of its own."""
-  if EACH not in config.agent.initial.get('path', ''):
-    return []
-  options = local_options(config)
-  return [
-    make_controller(config.agent.initial.to_dict(), task, options, number)
-    for number in instances
-  ]
 
 
 def make_batch(config: ConfigDict, task: Task) -> Serial:

@@ -63,9 +63,41 @@ def load(workdir: pathlib.Path) -> Loaded:
   template = jax.tree.map(np.asarray, build.variables_template(parts))
   try:
     variables = checkpoints.tree(path, 'policy', template)
-  except ValueError as error:
+  except (ValueError, OSError) as error:  # gone, if the run is under way
     raise UserError(f'{path} does not fit {workdir}/config.json: restore it') from error
   return Loaded(parts, variables, progress['trainer']['counters'])
+
+
+def taught(config: ConfigDict, workdir: pathlib.Path) -> agent_types.Variables | None:
+  """Reads the policy that a run is to go on from, once: its checkpoints hold it later.
+
+  Args:
+    config: of the run.
+    workdir: of the run.
+
+  Returns:
+    The policy; None if there is none to go on from, or the run has gone on already.
+
+  Raises:
+    UserError: there is none where the config says, or it is another kind of policy.
+  """
+  teacher = config.agent.get('taught_by')
+  if not teacher or any((workdir / 'checkpoints').glob('*/manifest.json')):
+    return None
+  try:
+    loaded = load(pathlib.Path(teacher))
+  except UserError as error:
+    raise UserError(f'agent.taught_by: {error}') from error
+  theirs = loaded.parts.config
+  for name in ('task.name', 'agent.name', 'agent.hidden', 'agent.min_deviation'):
+    group, key = name.split('.')
+    one, other = theirs[group].get(key), config[group][key]
+    if workdirs.plain({'': one}) != workdirs.plain({'': other}):
+      raise UserError(
+        f'{name} is {other}, but {one} in {teacher}, agent.taught_by: give the same'
+      )
+  app.note(f'Going on from the policy of {teacher}.')
+  return loaded.variables
 
 
 class Outcome(NamedTuple):

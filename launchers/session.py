@@ -17,6 +17,7 @@ from armfarm.launchers import crew
 from armfarm.launchers import guided
 from armfarm.launchers import offpolicy
 from armfarm.launchers import pairs
+from armfarm.launchers import policy
 from armfarm.launchers import runtimes
 from armfarm.launchers import transport
 from armfarm.launchers import workdir as workdirs
@@ -26,6 +27,7 @@ from armfarm.workers import pair
 from armfarm.workers.checkpoints import Checkpoints
 from armfarm.workers.checkpoints import write_json
 from armfarm.workers.collector import Stop
+from armfarm.workers.parameter_server import ParameterServer
 from armfarm.workers.records import Progress
 from armfarm.workers.records import ProgressLine
 from armfarm.workers.records import Records
@@ -87,12 +89,16 @@ def run(
   transport.check(launch.replay)
   offpolicy.check_runtime(config, launch.runtime)
   offpolicy.check_log(config, workdir)
+  taught = policy.taught(config, workdir)
   progress = progress or ProgressLine()
   with (
     workdirs.opened(workdir, config, launch._asdict()),
     opened(parts, launch, workdir, progress, start) as session,
     transport.lost_in_a_line(),
   ):
+    if taught is not None:
+      assert isinstance(session.runtime.trainer, ParameterServer)
+      session.runtime.trainer.adopt(taught)
     try:
       session.supervisor.begin()
       session.runtime.run(session.supervisor, stop)
@@ -255,8 +261,8 @@ def resume(session: Session, path: pathlib.Path, progress: dict[str, Any]) -> No
   try:
     arrays = session.checkpoints.tree(path, 'run', runtime.arrays())
     runtime.restore(arrays, progress)
-    policy = session.checkpoints.tree(path, 'policy', runtime.trainer.variables())
-    supervisor.restore(progress, policy)
+    acting = session.checkpoints.tree(path, 'policy', runtime.trainer.variables())
+    supervisor.restore(progress, acting)
   except (ValueError, TypeError, KeyError) as error:
     raise UserError(
       f'{path} does not fit the config ({error}): give the config it was made with, or'

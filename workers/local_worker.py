@@ -1,14 +1,14 @@
 """The local worker: one robot and the controllers that it improves (Algorithm 2).
 
   for every instance of the task that the robot has
-    draw where the episodes begin
-    N times: roll out                          local controller or global policy
+    N times: begin the episode, roll out       local controller or global policy
     fit, improve, label                        `label` of the agent
     swap the instance's lessons in the pair's memory
 
 Each rollout has a key of its own, made of the robot's number and the rollout's: a robot
-that starts again goes on with the next one and repeats none. Those of one iteration
-begin alike, since a controller is for one beginning.
+that starts again goes on with the next one and repeats none. Where the policy acts,
+those of an iteration begin alike: a controller is for that beginning, and for no later
+one (Yahya et al. 2016, III). Otherwise it is for all beginnings of its instance.
 
 Letters as in `armfarm.agents.types`, [T] steps of a rollout, [N] rollouts of an
 iteration.
@@ -45,8 +45,7 @@ class Rollout(NamedTuple):
     collector: number of the robot.
     episode: number of the rollout on that robot, from 0; `READY` before that.
     instance: where it began.
-    iteration: improvements of that instance's controller before it; one more where a
-      policy acts that was taught before the run.
+    iteration: improvements of that instance's controller before it.
     steps: T.
     total: undiscounted sum of rewards.
     success: the task's criterion held at the last step.
@@ -183,11 +182,11 @@ class LocalWorker:
     """
     for place in range(len(self._states)):
       acting = source()
-      # All begin alike: the controller is for that beginning.
-      key_reset = jax.random.fold_in(self._key, 2**30 + self._episode)
+      first = self._episode
       rollouts: list[local.Rollouts] = []
       while len(rollouts) < self._options.rollouts and not over():
-        rollouts.append(self._roll_out(place, key_reset, acting, report))
+        start = first if self._options.on_policy else self._episode
+        rollouts.append(self._roll_out(place, start, acting, report))
       if over():
         return
       self._improve(place, rollouts, acting, source())
@@ -210,15 +209,15 @@ class LocalWorker:
   def _roll_out(
     self,
     place: int,
-    key_reset: chex.PRNGKey,
+    start: int,
     published: types.Published,
     report: Callable[[Rollout], None],
   ) -> local.Rollouts:
-    """Runs one episode; returns it as [T ...]."""
+    """Runs one episode that begins as `start` says; returns it as [T ...]."""
     began, age = time.monotonic(), max(0.0, time.time() - published.time)
     environment = self._robot.environments[place]
     key = jax.random.key_data(jax.random.fold_in(self._key, self._episode))
-    observation = environment.reset(jax.random.clone(key_reset))
+    observation = environment.reset(jax.random.fold_in(self._key, 2**30 + start))
     policy = jax.device_put(self._agent.variables(published.variables))
     actor, rows, total = gps.exploring(self._states[place]), [], 0.0
     for _ in range(self._options.steps):

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from armfarm.agents import types as agent_types
@@ -123,6 +124,10 @@ class ParameterServer:
     stale = self.counters.updates - (int(version) - 1)
     self.staleness = self.staleness.after(stale)
     self._count(1)
+
+  def adopt(self, policy: agent_types.Variables) -> None:
+    """Goes on from a policy that was taught before."""
+    self._learner = gps.adopt(self._learner, jax.tree.map(jnp.asarray, policy))
 
   def train(self, lessons: memories.Lessons, updates: int, size: int) -> None:
     """Makes so many updates with minibatches of `size` at once, and publishes."""

@@ -130,26 +130,25 @@ class Parts(NamedTuple):
   spec: types.Spec
   optimizer: optax.GradientTransformation
   controller: lg.Controller
-  policy: global_policy.Policy | None
 
 
 def init(parts: Parts, key: chex.PRNGKey) -> LearnerState:
   """Returns a learner at the start of training; the key is consumed."""
-  policy = parts.policy or _untaught(parts, key)
-  zero = jnp.int32(0)
-  params = policy.params
-  return LearnerState(policy, parts.optimizer.init(params), params, zero, zero)
-
-
-def _untaught(parts: Parts, key: chex.PRNGKey) -> global_policy.Policy:
   size, action = parts.spec
   module = parts.tools.network.module
   params = module.init(key, jnp.zeros([1, size]), train=False)['params']
-  return global_policy.Policy(
+  policy = global_policy.Policy(
     params,
     global_policy.no_moments(size),
     jnp.full([action], 1.0 / parts.config.initial_variance, float),
   )
+  zero = jnp.int32(0)
+  return LearnerState(policy, parts.optimizer.init(params), params, zero, zero)
+
+
+def adopt(state: LearnerState, policy: global_policy.Policy) -> LearnerState:
+  """A learner at the start of training, with a policy that was taught before."""
+  return state._replace(policy=policy, snapshot=policy.params)
 
 
 def variables(state: LearnerState) -> global_policy.Policy:
@@ -193,9 +192,7 @@ def exploring(state: local.LocalState) -> local.LocalState:
 def begin(parts: Parts, key: chex.PRNGKey) -> local.LocalState:
   """Returns a robot's state before its first rollout."""
   del key  # noise is drawn as each rollout begins
-  first = local.begin(parts.config.local, parts.spec, parts.controller)
-  acts = parts.policy is not None and parts.config.local.on_policy
-  return first._replace(iteration=jnp.int32(acts))
+  return local.begin(parts.config.local, parts.spec, parts.controller)
 
 
 def draw_noise(
@@ -253,7 +250,7 @@ def explore(
   if options.on_policy:
     mean = global_policy.mean(parts.tools.network, policy, observation)
     shaken = mean + noise[t] / jnp.sqrt(policy.precision)
-    own = jnp.where(state.iteration == 0, own, shaken)
+    own = jnp.where(local.knows_nothing(options, state.iteration), own, shaken)
   following = state._replace(clock=(t + 1) % steps, noise=noise)
   return jnp.clip(own, -1.0, 1.0), following
 
@@ -283,7 +280,10 @@ def _averaged(
 ) -> global_policy.Policy:
   """The policy with the running averages of one more minibatch."""
   policy, batch = state.policy, gradients.moments
-  rate = jnp.maximum(config.precision_rate, 1.0 / (state.updates + 1.0))
+  # The first minibatches of all count alike.
+  rate = config.precision_rate * jnp.ones([])
+  if not config.local.taught:
+    rate = jnp.maximum(rate, 1.0 / (state.updates + 1.0))
   mixed = policy.precision + rate * (gradients.precision - policy.precision)
   counts = jnp.all(gradients.precision > 0.0) & jnp.all(jnp.isfinite(mixed))
   return policy._replace(
@@ -371,11 +371,7 @@ def check(config: Config, spec: types.Spec, controller: lg.Controller) -> None:
 
 
 def make(
-  spec: types.Spec,
-  config: Config,
-  cost: local.Cost,
-  controller: lg.Controller,
-  policy: global_policy.Policy | None = None,
+  spec: types.Spec, config: Config, cost: local.Cost, controller: lg.Controller
 ) -> GuidedPolicySearch:
   """Builds the agent for a boundary of `spec` and one task.
 
@@ -384,8 +380,6 @@ def make(
     config: every number.
     cost: `(observations [T O], actions [T A]) -> costs.Expansion` in [x; u].
     controller: to begin with, see `armfarm.agents.gps.initial`.
-    policy: to begin with, of such an agent that was taught before; None for a new one.
-      If policies act, it acts from the first rollout on, in the place of `controller`.
 
   Raises:
     ValueError: the config asks for what does not exist or cannot be.
@@ -396,7 +390,7 @@ def make(
   network = global_policy.Network(module, config.min_deviation)
   tools = local.Tools(network, cost, config.local)
   adam = optax.adamw(config.learning_rate, weight_decay=config.weight_decay)
-  parts = Parts(tools, config, spec, optax.flatten(adam), controller, policy)
+  parts = Parts(tools, config, spec, optax.flatten(adam), controller)
   partial = functools.partial
   return GuidedPolicySearch(
     init=partial(init, parts),

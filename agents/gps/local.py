@@ -45,8 +45,7 @@ class Options(NamedTuple):
     algorithm: one of `ALGORITHMS`; 'trajectory' improves a controller within a
       divergence of itself, whatever the global policy has learned of it.
     optimizer: one of `OPTIMIZERS`.
-    on_policy: whether the global policy acts, once it has been taught: from the second
-      iteration on, or from the first where it was taught before.
+    on_policy: whether the global policy acts, once it has been taught.
     state_size: X; the state is the beginning of an observation.
     steps: T.
     rollouts: N of an iteration.
@@ -63,6 +62,7 @@ class Options(NamedTuple):
     lqr: search for eta.
     pi2: search for the temperature.
     badmm: multipliers and weights.
+    taught: whether the global policy was taught before the first iteration.
   """
 
   algorithm: str
@@ -83,6 +83,7 @@ class Options(NamedTuple):
   lqr: lqr.Options
   pi2: pi2.Options
   badmm: badmm.Options
+  taught: bool = False
 
 
 class Tools(NamedTuple):
@@ -176,7 +177,7 @@ class LocalState(NamedTuple):
 
   Attributes:
     controller: p, the latest.
-    iteration: lessons so far, and one for what a policy that acts knew, [] int32.
+    iteration: lessons so far, [] int32.
     clock: step of the rollout under way, [] int32.
     noise: of that rollout, [T A].
     eta: to start the next search from, [].
@@ -223,6 +224,11 @@ def check(options: Options) -> None:
   if options.on_policy and options.algorithm != 'mdgps':
     raise ValueError(
       f'{options.algorithm} samples from its local controllers: set on_policy to False'
+    )
+  if options.taught and not options.on_policy:
+    raise ValueError(
+      'a policy that was taught before is to act, or the first lessons undo what it'
+      ' knows: set on_policy to True, and algorithm to mdgps'
     )
   weighs = options.algorithm == 'mdgps' and options.optimizer == 'pi2'
   if weighs and not options.on_policy:
@@ -274,6 +280,11 @@ def begin(options: Options, spec: types.Spec, controller: lg.Controller) -> Loca
   )
 
 
+def knows_nothing(options: Options, before: chex.Array) -> chex.Array:
+  """Whether the global policy was taught nothing yet after so many lessons, []."""
+  return (before == 0) & (not options.taught)
+
+
 def held(report: Report) -> chex.Array:
   """How many improvements kept their anchor, [] int32."""
   return jnp.sum(report.reasons[lqr.INSIDE + 1 :])
@@ -301,7 +312,7 @@ def _acted(
   linear = global_policy.linearize(
     tools.network, policy, rollouts.observation, options.state_size
   )
-  first = state.iteration == 0
+  first = knows_nothing(options, state.iteration)
   density = global_policy.log_density(
     tools.network, policy, rollouts.observation, rollouts.action
   )
@@ -424,7 +435,8 @@ def yardstick(
   linear = _linear(tools, policy, state)
   if options.algorithm == 'badmm':
     return promised(state.lesson, controller, linear, state.multipliers)
-  own = (state.iteration == 1) | (options.algorithm == 'trajectory')
+  first = knows_nothing(options, state.iteration - 1)
+  own = first | (options.algorithm == 'trajectory')
   now = mdgps.choose(own, controller, linear)
   return promised(state.lesson, now, linear, None)
 
@@ -453,7 +465,8 @@ def _setting(tools: Tools, state: LocalState, linear: lg.Controller) -> Setting:
   if options.algorithm != 'badmm':
     # PI2 weighs rollouts, so that it starts where they came from.
     own = options.optimizer == 'pi2' or options.algorithm == 'trajectory'
-    anchor = mdgps.choose((state.iteration == 1) | own, lesson.sampler, linear)
+    first = knows_nothing(options, state.iteration - 1)
+    anchor = mdgps.choose(first | own, lesson.sampler, linear)
     nought = jnp.zeros_like(lesson.cost.constant)
     return Setting(anchor, lesson.cost, sampled, nought)
   cost = badmm.augment(lesson.cost, state.multipliers, linear)

@@ -197,7 +197,7 @@ def test_thirty_iterations_of_each_algorithm_on_the_peg():
 
 def test_every_robot_was_shown_its_own_hole():
   for number, y in enumerate(tasks.peg().holes_y):
-    with np.load(f'experiments/demonstrations/peg_{number}.npz') as file:
+    with np.load(f'docs/demonstrations/peg_{number}.npz') as file:
       last, actions = file['observation'][-1], file['action']
     assert actions.shape == (tasks.peg().episode_steps, 7)
     np.testing.assert_allclose(last[32:34], [tasks.peg().hole_x, y], atol=1e-6)

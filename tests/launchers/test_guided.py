@@ -2,15 +2,16 @@
 
 import functools
 import os
+import shutil
 import signal
 
-import chex
 import jax
 import numpy as np
 import pytest
 
 from armfarm.agents.gps import linear_gaussian
 from armfarm.configs import gps as configs
+from armfarm.launchers import app
 from armfarm.launchers import build
 from armfarm.launchers import guided
 from armfarm.launchers import pairs
@@ -82,31 +83,63 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(farm, run, left):
   for (path, leaf), (_, twin) in zip(*ends, strict=True):
     if 'time' not in jax.tree_util.keystr(path):
       np.testing.assert_array_equal(leaf, twin, err_msg=jax.tree_util.keystr(path))
-  path = whole.workdir / 'demonstration.npz'
+  path = whole.workdir / 'shown_{}.npz'
   flags = '--nopictures', f'--workdir={whole.workdir}', f'--record={path}'
   shown = farm.start(*flags, module='evaluate')
   assert shown.wait() == 0, shown.err
   assert 'policy after  80 updates, 8 episodes' in shown.out
-  # Who begins with the demonstration does what it shows.
+  _check_that_robots_do_what_they_were_shown(path)
+
+
+def _check_that_robots_do_what_they_were_shown(path):
   config = configs.get_config('reach_torque,demonstration')
-  config.agent.local.steps = 8
-  numbers = {**config.agent.initial.to_dict(), 'path': str(path)}
-  options = guided.local_options(config)
-  controller = guided.make_controller(numbers, build.make_task(config), options)
-  with np.load(path) as shown:
-    states, actions = shown['observation'][:, :32], shown['action']
-  followed = linear_gaussian.mean_action(controller, states)
-  np.testing.assert_allclose(followed, actions, atol=1e-5)
-  # Who is taught by the run begins with its policy, unless that does not fit.
-  config = configs.get_config('reach_torque')
   config.task.episode_steps = config.agent.local.steps = 8
-  config.agent.taught_by = str(whole.workdir)
-  with pytest.raises(ValueError, match='taught_by.* does not fit.*same agent.hidden'):
-    guided.make_agent(config, build.make_task(config))
+  config.instances.train = (0, 1)
+  config.agent.initial.path = str(path)
+  robot = guided.make_robot(config, build.make_task(config), 0)
+  followed = []
+  for number, controller in enumerate(robot.controllers):
+    with np.load(str(path).format(number)) as shown:
+      states, actions = shown['observation'][:, :32], shown['action']
+    followed.append(linear_gaussian.mean_action(controller, states))
+    np.testing.assert_allclose(followed[-1], actions, atol=1e-5)
+  assert np.abs(followed[0] - followed[1]).max() > 0.01
+
+
+_TAUGHT = {  # what a run needs that goes on from another
+  'agent__local__algorithm': 'mdgps',
+  'agent__local__on_policy': True,
+  'run__inner_iterations': 1,
+}
+
+
+def test_a_run_goes_on_from_the_policy_of_another(launch, run, left):
+  first, second = left('first'), left('second')
+  run(first.workdir, run__max_episodes=4)
+  numbers = {**_TAUGHT, 'agent__taught_by': first.workdir}
+  process = run(second.workdir, **numbers, run__max_episodes=4)
+  assert f'Going on from the policy of {first.workdir}' in process.err
+  before, after = (place.rows('evaluation') for place in (first, second))
+  assert before[0]['total'] != before[-1]['total']
+  np.testing.assert_allclose(after[0]['total'], before[-1]['total'], rtol=1e-5)
+  _check_that_another_kind_is_refused(first.workdir, left('third').workdir)
+  shutil.rmtree(first.workdir)  # now it has its own
+  process = run(second.workdir, **numbers)
+  assert 'Going on at episode 4' in process.err
+  process = launch(left('third').workdir, **numbers)
+  assert process.wait() == 2
+  assert f'agent.taught_by: {first.workdir} holds no run' in process.err
+
+
+def _check_that_another_kind_is_refused(teacher, workdir):
+  config = configs.get_config('reach_torque')
+  config.agent.taught_by = str(teacher)
+  with pytest.raises(app.UserError, match=r'agent.hidden is \(40, 40\), but'):
+    policy.taught(config, workdir)
   config.agent.hidden = (8,)
-  agent = guided.make_agent(config, build.make_task(config))
-  learner = jax.jit(agent.init)(jax.random.key(5))
-  chex.assert_trees_all_equal(learner.policy, policy.load(whole.workdir).variables)
+  config.agent.min_deviation = 0.5
+  with pytest.raises(app.UserError, match='agent.min_deviation is 0.5, but 0.001'):
+    policy.taught(config, workdir)
 
 
 @pytest.mark.reverb
@@ -160,7 +193,13 @@ def _newest(place, collector):
       {'config': 'configs/gps.py:reach_torque,demonstration'},
       "agent.initial.path is 'demonstration.npz', which holds no demonstration",
     ),
-    ([], {'agent__taught_by': 'nowhere'}, 'nowhere holds no run: give the --workdir'),
+    ([], {'agent__taught_by': 'nowhere'}, 'set on_policy to True, and algorithm'),
+    ([], {'agent__taught_by': 'nowhere', **_TAUGHT}, 'agent.taught_by: nowhere holds'),
+    (
+      [],
+      {'config': 'configs/gps.py:peg', **_TAUGHT, 'task__perturbation': 0.1},
+      'set agent.local.remembered to 2, the rollouts of one, not 4',
+    ),
     ([], {'agent__local__optimizer': 'ilqr'}, "optimizer is 'ilqr'; choose one of"),
     ([], {'agent__local__pi2__epsilon': 9.0, 'agent__local__optimizer': 'pi2'}, 'log'),
     (['--runtime=fused'], {}, 'controllers are improved on a CPU: take sync or async'),

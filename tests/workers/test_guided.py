@@ -81,11 +81,11 @@ def memory(options):
 
 @pytest.fixture
 def local_maker(agent, options):
-  def make(memory, number=0, controllers=()):
+  def make(memory, number=0, controllers=(), **changes):
     robot = local_worker.Robot(number, (4, 7), (Mass(), Mass()), _distance)
     robot = robot._replace(controllers=controllers)
-    key = jax.random.key(0)
-    return local_worker.LocalWorker(agent, options, robot, memory, key), robot
+    key, own = jax.random.key(0), options._replace(**changes)
+    return local_worker.LocalWorker(agent, own, robot, memory, key), robot
 
   return make
 
@@ -147,16 +147,25 @@ def test_an_iteration_rolls_out_improves_and_teaches(local_maker, memory, server
   assert len({row.distance for row in reports}) == 2 * _N
   assert 0 < reports[-1].utilization <= 1
   np.testing.assert_array_equal(memory.latest().filled, [_N * _T] * 2)
-  worker.iterate(_source(server), reports.append, _never)
-  # Rollouts of an iteration begin alike, and no others.
   goals = [body.goals for body in robot.environments]
-  assert [len({*some[:_N]}) + len({*some[_N:]}) for some in goals] == [2, 2]
-  assert len({*goals[0], *goals[1]}) == 4
+  assert len({*goals[0], *goals[1]}) == 2 * _N  # no key was used twice
+  worker.iterate(_source(server), reports.append, _never)
   assert [row.iteration for row in reports[2 * _N :]] == [1] * 2 * _N
   np.testing.assert_array_equal(memory.latest().filled, [2 * _N * _T] * 2)
   taught = memory.latest().examples
   worker.again(_source(server))  # BADMM's multipliers have moved
   assert not np.array_equal(taught.action, memory.latest().examples.action)
+
+
+def test_an_iteration_of_a_policy_begins_alike(local_maker, memory, server):
+  worker, robot = local_maker(memory, on_policy=True)
+  reports = []
+  for _ in range(2):
+    worker.iterate(_source(server), reports.append, _never)
+  goals = [body.goals for body in robot.environments]
+  assert [len({*some[:_N]}) + len({*some[_N:]}) for some in goals] == [2, 2]
+  assert len({*goals[0], *goals[1]}) == 4
+  assert len({row.distance for row in reports}) == 4 * _N  # and ends otherwise
 
 
 def test_instances_may_begin_with_controllers_of_their_own(local_maker, memory):
@@ -247,6 +256,15 @@ def test_the_server_applies_counts_and_publishes(agent, local_maker, memory, ser
     strict=True,
   )
   assert any(not np.array_equal(*pair) for pair in leaves)
+
+
+def test_the_server_goes_on_from_a_policy(agent, server):
+  made, replay = server
+  taught = jax.tree.map(lambda x: np.asarray(x) + 1.0, made.variables())
+  made.adopt(taught)
+  made.publish()
+  chex.assert_trees_all_equal(replay.latest(1.0).variables.policy, taught)
+  chex.assert_trees_all_equal(made.variables(), taught)
 
 
 def test_a_rollout_counts_once_and_readiness_is_none(server):

@@ -77,10 +77,10 @@ def _value(observation, action):
   return _cost(observation, action).value
 
 
-def _make(config=_CONFIG, policy=None, **changes):
+def _make(config=_CONFIG, **changes):
   config = config._replace(local=config.local._replace(**changes))
   first = _pd(initial.PD(0.2, 1.0, 0.1), np.zeros(_X, np.float32), _T, _A)
-  return gps.make(_SPEC, config, _cost, first, policy)
+  return gps.make(_SPEC, config, _cost, first)
 
 
 class GlobalHalf(NamedTuple):
@@ -401,29 +401,42 @@ def test_badmm_promises_in_the_weights_that_it_is_judged_by(global_half):
   np.testing.assert_allclose(state.step.promised, promised, rtol=1e-3)
 
 
-@pytest.mark.parametrize('on_policy', [True, False])
-def test_who_goes_on_from_a_policy(global_half, on_policy):
-  loop = Loop(_make(on_policy=on_policy), global_half, _LOCAL.rollouts)
+@pytest.mark.parametrize('taught', [True, False])
+def test_who_acts_first(global_half, taught):
+  loop = Loop(_make(on_policy=True), global_half, _LOCAL.rollouts)
   loop.iterate()
-  taught = loop.policy()
-  agent = _make(on_policy=on_policy, policy=taught)
-  learner = jax.jit(agent.init)(jax.random.key(9))
-  chex.assert_trees_all_equal(agent.variables(learner), taught)
-  chex.assert_trees_all_equal(learner.snapshot, taught.params)
-  # The first to act is that policy, or else the controller to begin with.
+  policy = loop.policy()._replace(precision=jnp.full([_A], 1e8))
+  agent = _make(on_policy=True, taught=taught)
   observation, key = np.array([0.2, 0.1, 0.5], np.float32), jax.random.key(1)
-  certain = taught._replace(precision=jnp.full([_A], 1e8))
   state = agent.begin(jax.random.key(0))
-  state = state._replace(
-    controller=state.controller._replace(
-      scale_tril=1e-4 + 0 * state.controller.scale_tril
-    )
+  still = state.controller._replace(scale_tril=1e-4 * state.controller.scale_tril)
+  action, _ = jax.jit(agent.explore)(
+    policy, state._replace(controller=still), observation, key
   )
-  action, _ = jax.jit(agent.explore)(certain, state, observation, key)
-  own = state.controller.gain[0] @ observation[:_X] + state.controller.offset[0]
-  mean = jax.jit(agent.act)(taught, observation, jax.random.key(2))
+  own = still.gain[0] @ observation[:_X] + still.offset[0]
+  mean = jax.jit(agent.act)(policy, observation, jax.random.key(2))
   assert np.abs(own - mean).max() > 0.05
-  np.testing.assert_allclose(action, mean if on_policy else own, atol=2e-3)
+  np.testing.assert_allclose(action, mean if taught else own, atol=2e-3)
+
+
+@pytest.mark.parametrize('taught', [True, False])
+def test_the_first_improvement_starts_from_who_acted(global_half, taught):
+  loop = Loop(_make(on_policy=True, taught=taught), global_half, _LOCAL.rollouts)
+  made = loop.roll_out()
+  own = loop.state.controller
+  _, state = loop.agent.label(made.policy, loop.state, made, jax.random.key(1))
+  same = np.allclose(state.lesson.sampler.gain, own.gain)
+  assert same != taught
+
+
+def test_a_taught_policy_keeps_its_precision(global_half):
+  loop = Loop(_make(on_policy=True, taught=True), global_half, _LOCAL.rollouts)
+  examples = loop.iterate(updates=0)
+  before = loop.policy().precision
+  learner, _ = jax.jit(loop.agent.update)(loop.learner, examples, jax.random.key(1))
+  diagonal = jax.jit(global_policy.mean_precision)(examples)
+  moved = before + _CONFIG.precision_rate * (diagonal - before)
+  np.testing.assert_allclose(learner.policy.precision, moved, rtol=1e-4)
 
 
 def test_densities_are_those_of_the_policy_that_acted(global_half):
@@ -478,6 +491,8 @@ def test_numbers_that_cannot_work_are_refused():
     _make(_CONFIG._replace(harm=1.0))
   with pytest.raises(ValueError, match='min_deviation is 0.0; give more'):
     _make(_CONFIG._replace(min_deviation=0.0))
+  with pytest.raises(ValueError, match='set on_policy to True'):
+    _make(taught=True)
 
 
 def test_initial_controllers():
