@@ -49,7 +49,8 @@ _DIFFERENT: dict[str, dict[str, Any]] = {
   _FIRST: {
     'agent.local.algorithm': 'badmm',
     'agent.initial.path': _SHOWN,
-    'agent.initial.variance': 0.02,  # of an action: more, and none gets it in
+    # Of an action: 36 % of the first rollouts get it in; with 0.1, 4 %.
+    'agent.initial.variance': 0.02,
   },
   _SECOND: {
     'agent.local.algorithm': 'mdgps',

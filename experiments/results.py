@@ -269,8 +269,8 @@ STORIES = {
     ' robot at real time. The threshold is 90 % of the drop of cost, the negative'
     ' return, of the median run of GPS. Who waits loses little here, 5 % of the'
     " robot's time, and AGPS is slower than GPS: it takes more rollouts. Why is open:"
-    ' with seven times as many updates, in one run, its curve was the same up to 80'
-    ' rollouts; GPS with one inner iteration, not four, was no slower.',
+    ' in one run each, its curve was the same up to 80 rollouts with seven times as'
+    ' many updates, and GPS with one inner iteration, not four, was no slower.',
     (
       'wall_s_to_threshold',
       'episodes_to_threshold',

@@ -280,10 +280,9 @@ def _averaged(
 ) -> global_policy.Policy:
   """The policy with the running averages of one more minibatch."""
   policy, batch = state.policy, gradients.moments
-  # The first minibatches of all count alike.
-  rate = config.precision_rate * jnp.ones([])
-  if not config.local.taught:
-    rate = jnp.maximum(rate, 1.0 / (state.updates + 1.0))
+  # The first minibatches count alike, unless others came before them.
+  alike = 0.0 if config.local.taught else 1.0 / (state.updates + 1.0)
+  rate = jnp.maximum(config.precision_rate, alike)
   mixed = policy.precision + rate * (gradients.precision - policy.precision)
   counts = jnp.all(gradients.precision > 0.0) & jnp.all(jnp.isfinite(mixed))
   return policy._replace(

@@ -89,6 +89,18 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(farm, run, left):
   assert shown.wait() == 0, shown.err
   assert 'policy after  80 updates, 8 episodes' in shown.out
   _check_that_robots_do_what_they_were_shown(path)
+  path = whole.workdir / 'demonstration.npz'
+  assert policy.record(policy.load(whole.workdir), str(path), seed=1) == [path]
+  # Who begins with the demonstration does what it shows.
+  config = configs.get_config('reach_torque,demonstration')
+  config.agent.local.steps = 8
+  numbers = {**config.agent.initial.to_dict(), 'path': str(path)}
+  options = guided.local_options(config)
+  controller = guided.make_controller(numbers, build.make_task(config), options)
+  with np.load(path) as shown:
+    states, actions = shown['observation'][:, :32], shown['action']
+  followed = linear_gaussian.mean_action(controller, states)
+  np.testing.assert_allclose(followed, actions, atol=1e-5)
 
 
 def _check_that_robots_do_what_they_were_shown(path):
