@@ -208,6 +208,7 @@ def replay() -> ConfigDict:
   """Returns the numbers of what travels and of what is sampled."""
   replay = ConfigDict()
   replay.batch_size = 100  # lessons; ours: `_BATCHES`
+  replay.iterations = 1  # of each instance whose lessons are sampled; ours
   replay.max_blocks = 16  # reports or gradients that wait for the server; ours
   return replay
 

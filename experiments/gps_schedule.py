@@ -58,6 +58,8 @@ _DIFFERENT: dict[str, dict[str, Any]] = {
     'agent.local.algorithm': 'mdgps',
     'agent.local.on_policy': True,
     'task.perturbation': _PERTURBATION,
+    # All: who is taught the latest four places alone forgets the others.
+    'replay.iterations': _ITERATIONS[_SECOND],
   },
 }
 

@@ -56,6 +56,7 @@ _RANGES = {
   'replay.capacity': (1, math.inf),
   'replay.batch_size': (1, math.inf),
   'replay.max_blocks': (1, math.inf),
+  'replay.iterations': (1, math.inf),
   'log.jobs': (1, math.inf),
   'labels.updaters': (0, math.inf),
   'labels.batch': (1, math.inf),

@@ -209,7 +209,7 @@ def make_memory(config: ConfigDict, task: Task, robots: int) -> Memory:
   """Builds the memory of so many robots that share it."""
   spec = agent_types.Spec(task.observation_size, task.action_size)
   block = gps.no_examples(local_options(config), spec)
-  return Memory(robots * share_of(config), block)
+  return Memory(robots * share_of(config), block, config.replay.iterations)
 
 
 def make_robot(config: ConfigDict, task: Task, number: int, first: int = 0) -> Robot:
@@ -219,7 +219,7 @@ def make_robot(config: ConfigDict, task: Task, number: int, first: int = 0) -> R
     config: of the run.
     task: what all robots do.
     number: of the robot.
-    first: block of the memory that is its first instance's.
+    first: number of its first instance in the memory.
   """
   share = share_of(config)
   instances = tuple(config.instances.train)[number * share :][:share]

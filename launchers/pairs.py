@@ -48,7 +48,7 @@ def share_compiled(folder: pathlib.Path) -> None:
 def make_local(
   parts: build.Parts, memory: Memory, number: int, first: int = 0
 ) -> LocalWorker:
-  """Builds a local worker, whose lessons go to the memory's blocks from `first` on."""
+  """Builds a local worker; `first` is its first instance in the memory."""
   config = parts.config
   robot = guided.make_robot(config, parts.own_task, number, first)
   key = jax.random.clone(parts.keys.collectors)

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import chex
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from armfarm.agents.gps import agent as gps
@@ -74,11 +73,9 @@ class GlobalWorker:
     self._number = number
     self._key = jax.random.key_data(jax.random.fold_in(key, number))
 
-  def prepare(self, learner: gps.LearnerState, block: Any) -> None:
-    """Compiles everything, given a block of lessons [S ...], of whatever content."""
-    lessons = memories.Lessons(
-      jax.tree.map(lambda x: jnp.asarray(x)[None], block), jnp.ones([1], jnp.int32)
-    )
+  def prepare(self, learner: gps.LearnerState) -> None:
+    """Compiles everything for a learner without its optimizer, whatever it holds."""
+    lessons = self._memory.template()
     _gradient(self._agent, self._batch_size, learner, lessons, self._key)
 
   def parcel(self, published: types.Published) -> Parcel | None:

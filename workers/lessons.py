@@ -1,10 +1,11 @@
-"""Lessons: what a pair of workers remembers, one block an instance.
+"""Lessons: what a pair of workers remembers, a block an instance and iteration.
 
 The local worker replaces the block of an instance whenever it has improved the
-controller there, so that every remembered observation carries the latest label; the
-global worker samples. Both may be threads: a block is swapped, never written into.
+controller there, so that every remembered observation carries the latest label; where
+an iteration is of another place, its block replaces one of long ago. The global worker
+samples. Both may be threads: a block is swapped, never written into.
 
-Letters as in `armfarm.agents.types`, [I] instances, [S] lessons of a block.
+Letters as in `armfarm.agents.types`, [I] blocks, [S] lessons of a block.
 """
 
 from __future__ import annotations
@@ -54,25 +55,34 @@ class Memory:
   """The lessons of one pair, or of all pairs that share a process.
 
   Args:
-    instances: I, however many there will be.
+    instances: however many there will be.
     block: examples of zeros, [S ...].
-
-  Attributes:
-    block: the same.
+    iterations: latest ones of each instance that have a block.
   """
 
-  def __init__(self, instances: int, block: agent_types.Examples):
-    self.block = jax.tree.map(np.asarray, block)
-    self._blocks = [self.block] * instances
-    self._filled = np.zeros(instances, np.int32)
+  def __init__(self, instances: int, block: agent_types.Examples, iterations: int = 1):
+    self._iterations = iterations
+    self._blocks = [jax.tree.map(np.asarray, block)] * (instances * iterations)
+    self._filled = np.zeros(instances * iterations, np.int32)
     self._lessons: Lessons | None = None
 
-  def replace(self, instance: int, block: agent_types.Examples, filled: int) -> None:
-    """Swaps the block [S ...] of an instance, of which the last `filled` count."""
-    self._blocks[instance] = jax.tree.map(np.asarray, block)
-    self._filled[instance] = filled
-    stacked = jax.tree.map(lambda *x: jnp.asarray(np.stack(x)), *self._blocks)
-    self._lessons = Lessons(stacked, jnp.asarray(self._filled.copy()))
+  def replace(
+    self, instance: int, iteration: int, block: agent_types.Examples, filled: int
+  ) -> None:
+    """Swaps the block of an instance that is the iteration's, or the oldest.
+
+    Args:
+      instance: whose lessons these are.
+      iteration: likewise; once more for the same swaps the same block.
+      block: [S ...].
+      filled: how many of these count, the last ones.
+    """
+    at = instance * self._iterations + iteration % self._iterations
+    self._swap(at, block, filled)
+
+  def template(self) -> Lessons:
+    """Lessons to compile with: of the shapes and types of `latest`."""
+    return self._stacked(np.ones_like(self._filled))
 
   def latest(self) -> Lessons | None:
     """Returns what there is to sample from; None before the first lesson."""
@@ -84,6 +94,15 @@ class Memory:
 
   def restore(self, state: dict[str, Any]) -> None:
     """Goes back to where `state` was taken."""
-    for instance, filled in enumerate(np.asarray(state['filled'])):
+    for at, filled in enumerate(np.asarray(state['filled'])):
       if filled:
-        self.replace(instance, state['blocks'][instance], int(filled))
+        self._swap(at, state['blocks'][at], int(filled))
+
+  def _swap(self, at: int, block: agent_types.Examples, filled: int) -> None:
+    self._blocks[at] = jax.tree.map(np.asarray, block)
+    self._filled[at] = filled
+    self._lessons = self._stacked(self._filled.copy())
+
+  def _stacked(self, filled: np.ndarray) -> Lessons:
+    stacked = jax.tree.map(lambda *x: jnp.asarray(np.stack(x)), *self._blocks)
+    return Lessons(stacked, jnp.asarray(filled))

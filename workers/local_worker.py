@@ -102,7 +102,7 @@ class Robot(NamedTuple):
     instances: numbers of the task's instances that are the robot's.
     environments: one for each of these.
     distance: from the goal, m, [], of an observation [O].
-    first: block of the memory that is its first instance's.
+    first: number of its first instance in the memory.
     clock: None where the robot keeps no beat.
     controllers: that these begin with, () where all begin with the agent's.
   """
@@ -265,7 +265,8 @@ class LocalWorker:
   ) -> None:
     self._states[place] = state
     filled = int(state.replay.count) * self._options.steps
-    self._memory.replace(self._robot.first + place, examples, filled)
+    instance, iteration = self._robot.first + place, int(state.iteration)
+    self._memory.replace(instance, iteration, examples, filled)
 
   def _nothing(self) -> local.Rollouts:
     """Rollouts of zeros, [N T ...]."""

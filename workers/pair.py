@@ -97,7 +97,7 @@ class Pair:
   def prepare(self, learner: gps.LearnerState) -> None:
     """Compiles everything for a learner without its optimizer, whatever it holds."""
     self._local.prepare(learner)
-    self._teacher.prepare(learner, self._memory.block)
+    self._teacher.prepare(learner)
 
   def run(self, stop: Stop) -> None:
     """Works until told to stop."""

@@ -119,20 +119,38 @@ def test_every_lesson_is_as_likely_and_padding_never_drawn():
   assert np.all(np.abs(counts - 1000) < 5 * np.sqrt(800))  # five deviations
 
 
-def test_memory_swaps_blocks_and_comes_back(memory):
+def _lessons_of(options, value):
+  return jax.tree.map(lambda x: x + value, gps.no_examples(options, _SPEC))
+
+
+def test_memory_swaps_blocks_and_comes_back(options, memory):
   assert memory.latest() is None
-  block = jax.tree.map(lambda x: x + 2.0, memory.block)
-  memory.replace(1, block, filled=5)
+  memory.replace(1, 0, _lessons_of(options, 2.0), filled=5)
   before = memory.latest()
-  memory.replace(0, block, filled=_BLOCK)
+  memory.replace(0, 0, _lessons_of(options, 2.0), filled=_BLOCK)
   np.testing.assert_array_equal(before.filled, [0, 5])
   assert float(before.examples.weight[0].sum()) == 0.0
-  other = lessons.Memory(2, memory.block)
+  memory.replace(1, 1, _lessons_of(options, 3.0), filled=6)
+  np.testing.assert_array_equal(memory.latest().filled, [_BLOCK, 6])
+  other = lessons.Memory(2, gps.no_examples(options, _SPEC))
   other.restore(memory.state())
-  for one, twin in zip(
-    jax.tree.leaves(memory.latest()), jax.tree.leaves(other.latest()), strict=True
-  ):
-    np.testing.assert_array_equal(one, twin)
+  chex.assert_trees_all_equal(other.latest(), memory.latest())
+
+
+def test_memory_keeps_the_latest_iterations(options):
+  memory = lessons.Memory(2, gps.no_examples(options, _SPEC), iterations=3)
+  for iteration in range(1, 6):
+    memory.replace(1, iteration, _lessons_of(options, iteration), filled=_BLOCK)
+  drawn = lessons.sample(memory.latest(), 200, jax.random.key(0))
+  assert set(np.unique(drawn.weight)) == {3.0, 4.0, 5.0}
+  chex.assert_trees_all_equal_shapes_and_dtypes(memory.template(), memory.latest())
+  memory.replace(1, 5, _lessons_of(options, 7.0), filled=2)  # once more of the fifth
+  assert sorted(memory.latest().filled) == [0, 0, 0, 2, _BLOCK, _BLOCK]
+  drawn = lessons.sample(memory.latest(), 500, jax.random.key(0))
+  assert set(np.unique(drawn.weight)) == {3.0, 4.0, 7.0}
+  other = lessons.Memory(2, gps.no_examples(options, _SPEC), iterations=3)
+  other.restore(memory.state())
+  chex.assert_trees_all_equal(other.latest(), memory.latest())
 
 
 def test_an_iteration_rolls_out_improves_and_teaches(local_maker, memory, server):
