@@ -210,6 +210,7 @@ def test_the_second_phase_goes_on_from_the_first(parsed, read_config):
   assert gone_on.agent.taught_by == str(first.workdir) != str(second.workdir)
   assert begun.agent.taught_by == '' and begun.task.perturbation == 0.0
   assert (begun.run.max_episodes, gone_on.run.max_episodes) == (480, 1920)
+  assert (begun.replay.iterations, gone_on.replay.iterations) == (1, 16)
   local.check(guided.local_options(begun))
   local.check(guided.local_options(gone_on))
   assert guided.EACH in begun.agent.initial.path
