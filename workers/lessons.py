@@ -78,7 +78,9 @@ class Memory:
       filled: how many of these count, the last ones.
     """
     at = instance * self._iterations + iteration % self._iterations
-    self._swap(at, block, filled)
+    self._blocks[at] = jax.tree.map(np.asarray, block)
+    self._filled[at] = filled
+    self._lessons = self._stacked(self._filled)
 
   def template(self) -> Lessons:
     """Lessons to compile with: of the shapes and types of `latest`."""
@@ -94,15 +96,10 @@ class Memory:
 
   def restore(self, state: dict[str, Any]) -> None:
     """Goes back to where `state` was taken."""
-    for at, filled in enumerate(np.asarray(state['filled'])):
-      if filled:
-        self._swap(at, state['blocks'][at], int(filled))
-
-  def _swap(self, at: int, block: agent_types.Examples, filled: int) -> None:
-    self._blocks[at] = jax.tree.map(np.asarray, block)
-    self._filled[at] = filled
-    self._lessons = self._stacked(self._filled.copy())
+    self._blocks = [jax.tree.map(np.asarray, block) for block in state['blocks']]
+    self._filled = np.array(state['filled'])
+    self._lessons = self._stacked(self._filled) if self._filled.any() else None
 
   def _stacked(self, filled: np.ndarray) -> Lessons:
     stacked = jax.tree.map(lambda *x: jnp.asarray(np.stack(x)), *self._blocks)
-    return Lessons(stacked, jnp.asarray(filled))
+    return Lessons(stacked, jnp.array(filled))

@@ -125,6 +125,7 @@ def _lessons_of(options, value):
 
 def test_memory_swaps_blocks_and_comes_back(options, memory):
   assert memory.latest() is None
+  empty = memory.state()
   memory.replace(1, 0, _lessons_of(options, 2.0), filled=5)
   before = memory.latest()
   memory.replace(0, 0, _lessons_of(options, 2.0), filled=_BLOCK)
@@ -135,6 +136,8 @@ def test_memory_swaps_blocks_and_comes_back(options, memory):
   other = lessons.Memory(2, gps.no_examples(options, _SPEC))
   other.restore(memory.state())
   chex.assert_trees_all_equal(other.latest(), memory.latest())
+  other.restore(empty)
+  assert other.latest() is None
 
 
 def test_memory_keeps_the_latest_iterations(options):
