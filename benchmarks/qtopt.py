@@ -101,7 +101,7 @@ def searching() -> Calls:
   score = functools.partial(model.network.apply, target, train=False, method='score')
   embedding = jax.jit(embed)(jnp.ones([_BATCH, 20]))
   samples = jnp.zeros([2, _BATCH, model.config.cem.samples, 5])
-  search = functools.partial(qtopt.greedy, model, target)
+  search = functools.partial(qtopt.greedy, model, model.config.cem, target)
 
   # Keys as their data: a typed one would be dispatched in Python.
   def found(embedding: Any, data: Any) -> Any:

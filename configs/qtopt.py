@@ -144,7 +144,8 @@ def agent(network: str) -> ConfigDict:
   agent.decay_updates = 0  # until a tenth of it is left, 0: never; ours
   agent.momentum = 0.9  # Kalashnikov, E
   agent.weight_decay = 7e-5  # of half the sum of squared weights; Kalashnikov, E
-  agent.cem = cem()
+  agent.cem = cem()  # of who acts
+  agent.label_cem = cem()  # behind a label
   agent.noise = noise()
   agent.augmentation = augmentation() if network.startswith('grasping') else None
   return agent
@@ -162,8 +163,8 @@ def hasten(agent: ConfigDict) -> None:
   agent.learning_rate = 1e-3  # of Adam
   agent.decay_updates = 350_000  # at 1e-4, 92 % of grasps became 94
   agent.weight_decay = 0.0
-  agent.cem.samples = 32  # N; half the time of a label
-  agent.cem.elites = 4  # M
+  agent.label_cem.samples = 32  # N; half the time of a label
+  agent.label_cem.elites = 4  # M
   agent.noise.epsilon = 0.3  # probability of a random action
 
 

@@ -59,7 +59,8 @@ class Config(NamedTuple):
     decay_updates: in which that falls to a tenth, where it stays; 0: it does not fall.
     momentum: likewise.
     weight_decay: of half the sum of squared weights in the loss.
-    cem: numbers of the search.
+    cem: numbers of the search of who acts.
+    label_cem: of the search behind a label.
     noise: numbers of exploration.
     augmentation: of images in training, None for none.
   """
@@ -82,6 +83,7 @@ class Config(NamedTuple):
   momentum: float
   weight_decay: float
   cem: cem.Options
+  label_cem: cem.Options
   noise: noisy.Options
   augmentation: augment.Options | None
 
@@ -198,12 +200,13 @@ def seen(model: Model, observation: Any) -> Any:
 
 
 def greedy(
-  model: Model, variables: Any, embedding: Any, key: chex.PRNGKey
+  model: Model, options: cem.Options, variables: Any, embedding: Any, key: chex.PRNGKey
 ) -> cem.Optimum:
   """argmax_a Q(s, a) by CEM; the values that it returns are logits.
 
   Args:
     model: see there.
+    options: numbers of the search.
     variables: of one network.
     embedding: of one state, unbatched.
     key: consumed.
@@ -213,7 +216,7 @@ def greedy(
   def objective(action: chex.Array) -> chex.Array:
     return model.network.apply(variables, state, action, False, method='score')
 
-  return cem.maximise(objective, model.layout, model.config.cem, key)
+  return cem.maximise(objective, model.layout, options, key)
 
 
 def search(
@@ -223,7 +226,7 @@ def search(
   state = jax.tree.map(lambda x: x[None], seen(model, observation))
   embedding = model.network.apply(variables.target, state, False, method='embed')
   first = jax.tree.map(lambda x: x[0], embedding)
-  found = greedy(model, variables.target, first, key)
+  found = greedy(model, model.config.cem, variables.target, first, key)
   values = model.config.value_range
   q, every_q = (losses.q_value(values, x) for x in (found.value, found.values))
   return found._replace(value=q, values=every_q)
@@ -281,7 +284,8 @@ def next_value(
   """V(s') of a batch of next states, [B] (F.4)."""
   config, network = model.config, model.network
   state = network.apply(variables.target, observation, False, method='embed')
-  best = jax.vmap(functools.partial(greedy, model, variables.target))(state, keys)
+  search = functools.partial(greedy, model, config.label_cem, variables.target)
+  best = jax.vmap(search)(state, keys)
   logit = best.value
   if config.target != 'single':
     logit = network.apply(variables.lagged, observation, best.action, False)
@@ -405,6 +409,7 @@ def check(config: Config) -> None:
   if config.lag < 1:
     raise ValueError(f'lag is {config.lag}; choose at least one update')
   cem.check(config.cem)
+  cem.check(config.label_cem)
 
 
 def build(spec: types.Spec, config: Config, axis_name: str | None = None) -> Model:

@@ -38,7 +38,8 @@ class Hill:
 @pytest.fixture
 def hill(spec, config):
   """A model on hills, and variables whose peaks are 1/2 apart."""
-  model = qtopt.build(spec, config._replace(cem=cem.Options(400, 10, 3)))
+  options = cem.Options(400, 10, 3)
+  model = qtopt.build(spec, config._replace(cem=options, label_cem=options))
   pairs = (jnp.float32(_FIRST), 0.25), (jnp.float32(_SECOND), -0.25)
   return model._replace(network=Hill()), qtopt.Variables(
     *pairs, jnp.int32(0), jnp.float32(0)
@@ -88,9 +89,11 @@ def test_clipping_takes_the_smaller(hill, batch):
 
 def test_a_state_is_embedded_once(hill, batch):
   model, variables = hill
+  fewer = model.config.label_cem._replace(iterations=2)
+  model = model._replace(config=model.config._replace(label_cem=fewer))
   _label(model, variables, batch)
   # One pass of all 12 next states, one scoring an iteration, and the second critic.
-  assert model.network.calls == [('embed', 12), *[('score', 1)] * 3, (None, 12)]
+  assert model.network.calls == [('embed', 12), *[('score', 1)] * 2, (None, 12)]
   del model.network.calls[:]
   jax.eval_shape(
     functools.partial(qtopt.act, model),
@@ -487,6 +490,7 @@ def test_learns(config, target, loss, normalization):
     ({'lag': 0}, '^lag is 0; .*$'),
     ({'value_range': (1.0, 1.0)}, '^value_range is .*, the lower one first$'),
     ({'cem': cem.Options(elites=99)}, '^CEM has .*$'),
+    ({'label_cem': cem.Options(iterations=0)}, '^CEM has .*$'),
     ({'angles': 3}, '^3 angles .*$'),
   ],
 )
