@@ -127,7 +127,9 @@ def main(argv: list[str]) -> int:
   """Runs what is left to run, first phases first; returns the exit code."""
   app.no_arguments(argv)
   seeds = range(jobs.SEEDS.value or results.seeds(NAME, _SECOND, 'async'))
-  for agent in _ITERATIONS:  # nobody goes on from what is not finished
+  phases = jobs.chosen(jobs.AGENTS.value, _ITERATIONS)
+  for agent in sorted(phases, key=list(_ITERATIONS).index):
+    # Nobody goes on from what is not finished.
     if code := jobs.run_all([make_job(agent, seed) for seed in seeds], collect):
       return code
   return 0

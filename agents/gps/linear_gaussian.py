@@ -278,11 +278,3 @@ def surprise(controller: Controller) -> Quadratic:
     -jnp.einsum('taz,ta->tz', rows, origin),
     0.5 * jnp.sum(origin**2, axis=-1),
   )
-
-
-def sample_actions(
-  controller: Controller, states: chex.Array, noise: chex.Array
-) -> chex.Array:
-  """K_t x_t + k_t + S_t e_t, [... T A], for noise e [... T A]."""
-  shaken = jnp.einsum('tab,...tb->...ta', controller.scale_tril, noise)
-  return mean_action(controller, states) + shaken

@@ -239,13 +239,15 @@ def test_a_signal_ends_a_run_at_a_checkpoint_to_go_on_from(farm, left, number):
   assert run.read('summary.json')['finished']
 
 
-@pytest.mark.parametrize('program', ['local', 'evaluate'])
+@pytest.mark.parametrize(
+  'program', ['launchers.local', 'launchers.evaluate', 'experiments.reach']
+)
 def test_an_interrupt_while_it_imports_says_nothing(tmp_path, unmeasured, program):
   (tmp_path / 'flax.py').write_text(
     'import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n'
   )
   ended = subprocess.run(
-    [sys.executable, '-m', f'armfarm.launchers.{program}'],
+    [sys.executable, '-m', f'armfarm.{program}'],
     env={**unmeasured, 'PYTHONPATH': str(tmp_path)},
     capture_output=True,
     text=True,
