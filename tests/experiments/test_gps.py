@@ -8,6 +8,7 @@ import sys
 import threading
 
 from absl import flags
+from absl.testing import flagsaver
 import jax
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from armfarm.experiments import gps_faults
 from armfarm.experiments import gps_peg
 from armfarm.experiments import gps_reach
 from armfarm.experiments import gps_schedule
+from armfarm.experiments import jobs
 from armfarm.experiments import rows
 from armfarm.launchers import build
 from armfarm.launchers import guided
@@ -214,6 +216,23 @@ def test_the_second_phase_goes_on_from_the_first(parsed, read_config):
   local.check(guided.local_options(begun))
   local.check(guided.local_options(gone_on))
   assert guided.EACH in begun.agent.initial.path
+
+
+@pytest.mark.parametrize(
+  ('agents', 'expected'),
+  [
+    ([], ['badmm-pi2', 'badmm-pi2', 'mdgps-pi2', 'mdgps-pi2']),
+    (['mdgps-pi2', 'badmm-pi2'], ['badmm-pi2', 'badmm-pi2', 'mdgps-pi2', 'mdgps-pi2']),
+    (['mdgps-pi2'], ['mdgps-pi2', 'mdgps-pi2']),
+  ],
+)
+def test_phases_run_one_after_the_other(parsed, monkeypatch, agents, expected):
+  ran = []
+  monkeypatch.setattr(jobs, 'run_all', lambda queue, _: ran.extend(queue))
+  with flagsaver.flagsaver(agents=agents, seeds=2):
+    assert gps_schedule.main(['']) == 0
+  assert [job.agent for job in ran] == expected
+  assert [job.seed for job in ran] == [0, 1] * (len(ran) // 2)
 
 
 def test_a_policy_is_tried_with_the_block_displaced(parsed, read_config):
