@@ -229,6 +229,17 @@ def curve_rows(
   return found
 
 
+def best_row(curve: Sequence[Row], paper: float) -> Row:
+  """Returns the largest success of a learning curve, beside what a paper says.
+
+  Args:
+    curve: rows of `rows.CURVE`, of one run, at least one.
+    paper: its maximum, %.
+  """
+  best = max(curve, key=lambda row: row.value or 0.0)
+  return best._replace(metric='max_success', paper_value=paper)
+
+
 def updates_to_100(job: Job) -> float | None:
   """Returns the updates of a finished job until 100 %, None where it had none."""
   curve = pictures.read_curve(job.workdir)
