@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 import contextlib
 import functools
 import queue
+import threading
 import time
 from typing import Any, NamedTuple, Protocol
 
@@ -80,6 +81,7 @@ class Sync:
     ]
     self._workers: list[Any] = [*self._collectors, *self._jobs]
     self._offline_updates = offpolicy.offline_updates(parts.config)
+    self.trainer.publish()  # collectors need variables to have a state
 
   def submit(self, supervisor: Supervisor, request: Request) -> None:
     """See `Runtime`."""
@@ -221,6 +223,7 @@ class Async:
     self._crew = crew
     self._evaluator = build.make_evaluator(parts)
     self._requests: queue.Queue[tuple[Supervisor, Request]] = queue.Queue()
+    self._serving = threading.Lock()  # the evaluator has one batch of environments
     self._hired: set[int] = set()
     self._running = False
 
@@ -240,6 +243,11 @@ class Async:
 
   def run(self, supervisor: Supervisor, stop: Stop) -> None:
     """See `Runtime`."""
+    if not supervisor.done:
+      self._learn(supervisor, stop)
+    self._serve_waiting()
+
+  def _learn(self, supervisor: Supervisor, stop: Stop) -> None:
     with Threads() as threads, self._crew:
       threads.start('evaluator', self._evaluate)
       self._begin(threads, supervisor, stop)
@@ -248,7 +256,7 @@ class Async:
       while not (supervisor.done or stop.is_set()):
         supervisor.after(self._advance(threads))
     self._running = False
-    self._serve_waiting()
+    threads.check()  # what the evaluator died of meanwhile
 
   def _begin(self, threads: Threads, supervisor: Supervisor, stop: Stop) -> None:
     """Hires whom there are to be, the first one first: it compiles for the others."""
@@ -285,12 +293,14 @@ class Async:
         self._serve(_PATIENCE)
 
   def _serve(self, timeout: float) -> None:
-    supervisor, request = self._requests.get(timeout=timeout)
-    supervisor.report(request, try_out(self._evaluator, request))
+    with self._serving:
+      supervisor, request = self._requests.get(timeout=timeout)
+      supervisor.report(request, try_out(self._evaluator, request))
 
   def _serve_waiting(self) -> None:
-    while not self._requests.empty():
-      self._serve(_PATIENCE)
+    with contextlib.suppress(queue.Empty):
+      while True:
+        self._serve(timeout=0.0)
 
 
 class GuidedSync:

@@ -257,7 +257,6 @@ def _pair(number: int) -> str:
 def resume(session: Session, path: pathlib.Path, progress: dict[str, Any]) -> None:
   """Goes on from a checkpoint."""
   runtime, supervisor = session.runtime, session.supervisor
-  runtime.trainer.publish()  # collectors need variables to have a state
   try:
     arrays = session.checkpoints.tree(path, 'run', runtime.arrays())
     runtime.restore(arrays, progress)

@@ -87,6 +87,19 @@ def test_a_run_killed_at_20_moments_ends_as_if_it_had_not_been(farm, left):
   same_state(killed.tree(), whole.tree())
 
 
+def test_who_goes_on_acts_by_what_was_learned(farm, left):
+  run, flags = left(), ('--runtime=async', '--replay=memory')
+  farm.run(run.workdir, *flags, run__collectors=2)
+  before = run.rows('episode')
+  farm.run(run.workdir, *flags, run__collectors=2, run__max_episodes=20)
+  after = run.rows('episode')[len(before) :]
+  assert min(row['version'] for row in after) > 100
+  state = run.tree()
+  process = farm.run(run.workdir, *flags, run__collectors=2, run__max_episodes=20)
+  assert 'Going on at episode' in process.err  # and at its end
+  same_state(state, run.tree())
+
+
 def check_once(left):
   """Asserts that nothing is stored twice, and everything in order."""
   origins = left.origins()
