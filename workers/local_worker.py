@@ -54,7 +54,7 @@ class Rollout(NamedTuple):
     version: of the variables that were there.
     age_s: seconds since that version, when the rollout began.
     utilization: share of the robot's time since it started that went into rollouts.
-    late: share of its steps that missed their deadline.
+    late: share of its steps that came after their time.
   """
 
   collector: int

@@ -15,7 +15,7 @@ class Pacer:
 
   Attributes:
     ticks: that were waited for.
-    late: of them, those whose deadline had passed.
+    late: of them, those that were asked for after their time.
   """
 
   def __init__(self, hertz: float):
@@ -32,15 +32,19 @@ class Pacer:
     self.late = 0
 
   def wait(self) -> None:
-    """Sleeps until the next tick; one that was missed starts the beat anew."""
+    """Sleeps until the next tick; one that came a period late starts the beat anew."""
     now = time.monotonic()
     deadline = self._next if self._next is not None else now
     self.ticks += 1
+    self.late += now > deadline
     if now > deadline + self._period:
-      self.late += 1
       deadline = now
     self._next = deadline + self._period
     time.sleep(max(0.0, deadline - now))
+
+  def pause(self) -> None:
+    """Lets the next tick begin the beat anew, and be in time."""
+    self._next = None
 
 
 class Paced:
@@ -54,7 +58,8 @@ class Paced:
     self.episode_steps = environment.episode_steps
 
   def reset(self, key: chex.PRNGKey) -> Any:
-    """See `task.Environment`."""
+    """See `task.Environment`; an arm that is put back need not keep the beat."""
+    self._pacer.pause()
     return self._environment.reset(key)
 
   def step(self, action: Any) -> task.Step:
