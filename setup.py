@@ -30,7 +30,6 @@ setuptools.setup(
     'chex',
     'flashbax',
     'flax',
-    'imageio',
     'imageio-ffmpeg',
     'jax>=0.7.1',
     'matplotlib',
@@ -50,6 +49,5 @@ setuptools.setup(
     'jaco': ['dm-control'],
     'log': ['array-record', 'grain'],
     'notebook': ['ipykernel', 'ipython'],
-    'ray': ['ray'],
   },
 )
