@@ -218,8 +218,9 @@ def run(config: ConfigDict) -> ConfigDict:
   every = len(config.instances.train) * config.agent.local.rollouts
   run = ConfigDict()
   run.collectors = 1  # robots, each with as many of the training instances
-  run.updates_per_iteration = 1_000  # in lock step, of the global policy; code: 4,000
-  run.inner_iterations = 4  # in lock step, of BADMM; others: 1; code
+  # In lock step, of the global policy; code: 3,000, for MDGPS 4,000.
+  run.updates_per_iteration = 1_000
+  run.inner_iterations = 4  # in lock step, of BADMM; others have one; code
   run.gradients_per_s = 10.0  # of a global worker, not in lock step; ours
   run.publish_every = 1  # updates; ours: 80 updates late, eight robots do not learn
   run.pace = 0.0  # robots move at so many times real time; 0: as fast as they can

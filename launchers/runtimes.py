@@ -314,8 +314,10 @@ class GuidedSync:
   def __init__(self, parts: Parts, replay: types.Replay):
     config = parts.config
     self.trainer = pairs.make_server(parts, replay)
-    self._run = config.run
+    self._updates = config.run.updates_per_iteration
     self._batch_size = config.replay.batch_size
+    is_badmm = config.agent.local.algorithm == 'badmm'
+    self._halves = config.run.inner_iterations if is_badmm else 1
     self._replay = replay
     self._evaluator = build.make_evaluator(parts)
     self._memory = guided.make_memory(config, parts.own_task, config.run.collectors)
@@ -353,7 +355,7 @@ class GuidedSync:
       self._go_back(before)
       return []
     self._learn()
-    for _ in range(self._run.inner_iterations - 1):
+    for _ in range(self._halves - 1):
       for robot in self._robots:
         robot.again(self._newest)
       self._learn()
@@ -362,7 +364,7 @@ class GuidedSync:
   def _learn(self) -> None:
     lessons = self._memory.latest()
     assert lessons is not None
-    self.trainer.train(lessons, self._run.updates_per_iteration, self._batch_size)
+    self.trainer.train(lessons, self._updates, self._batch_size)
     self.trainer.publish()
 
   def _newest(self) -> types.Published:

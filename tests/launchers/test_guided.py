@@ -121,7 +121,6 @@ def _check_that_robots_do_what_they_were_shown(path):
 _TAUGHT = {  # what a run needs that goes on from another
   'agent__local__algorithm': 'mdgps',
   'agent__local__on_policy': True,
-  'run__inner_iterations': 1,
 }
 
 
@@ -131,6 +130,9 @@ def test_a_run_goes_on_from_the_policy_of_another(launch, run, left):
   numbers = {**_TAUGHT, 'agent__taught_by': first.workdir}
   process = run(second.workdir, **numbers, run__max_episodes=4)
   assert f'Going on from the policy of {first.workdir}' in process.err
+  # BADMM learns twice in an iteration, as it was told, mirror descent once.
+  assert first.read('summary.json')['updates'] == 2 * 20
+  assert second.read('summary.json')['updates'] == 20
   before, after = (place.rows('evaluation') for place in (first, second))
   assert before[0]['total'] != before[-1]['total']
   np.testing.assert_allclose(after[0]['total'], before[-1]['total'], rtol=1e-5)
