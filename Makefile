@@ -10,8 +10,8 @@ PYTHON ?=
 FOLDERS := agents configs envs experiments launchers replay workers
 SOURCES := $(wildcard $(FOLDERS) benchmarks tests)
 EXPERIMENTS := reach reach_async reach_fused pendulum pusher figure4 figure5 \
-  gps_reach gps_faults gps_peg gps_schedule grasp_state grasp_studies \
-  grasp_logs grasp_offline
+  gps_reach gps_faults gps_peg gps_schedule grasp_state grasp_protocols \
+  grasp_studies grasp_logs grasp_offline
 # Three, on two cores: some wait for processes. A file's tests share what they compile.
 PARALLEL := --numprocesses=3 --dist=loadfile
 BIN := .venv/bin

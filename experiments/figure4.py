@@ -88,7 +88,7 @@ def collect(job: jobs.Job, source: rows.Source) -> list[rows.Row]:
 
 def main(argv: list[str]) -> int:
   """Runs what is left to run, agent by agent; returns the exit code."""
-  app.no_arguments(argv)
+  jobs.check_flags(argv, 'seeds', 'agents', 'tasks')
   queue = [
     make_job(task, agent, seed)
     for agent in jobs.chosen(jobs.AGENTS.value, _CONFIGS)

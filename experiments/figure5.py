@@ -78,7 +78,7 @@ def collect(job: jobs.Job, source: rows.Source) -> list[rows.Row]:
 
 def main(argv: list[str]) -> int:
   """Runs what is left to run; returns the exit code."""
-  app.no_arguments(argv)
+  jobs.check_flags(argv, 'seeds', 'tasks')
   queue = [
     make_job(task, variant, seed)
     for task in jobs.chosen(jobs.TASKS.value, _EPISODES)

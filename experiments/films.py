@@ -89,7 +89,7 @@ def animate(movie: pathlib.Path, path: pathlib.Path) -> None:
 
 def main(argv: list[str]) -> int:
   """Films what there is; returns the exit code, 1 if a task has not been learned."""
-  app.no_arguments(argv)
+  jobs.check_flags(argv, 'tasks')
   missing = 0
   try:
     for task in jobs.chosen(jobs.TASKS.value, experiments()):

@@ -108,7 +108,7 @@ def collect(job: jobs.Job, source: rows.Source) -> list[rows.Row]:
 
 def main(argv: list[str]) -> int:
   """Runs what is left to run; returns the exit code."""
-  app.no_arguments(argv)
+  jobs.check_flags(argv, 'seeds')
   seeds = range(jobs.SEEDS.value or results.seeds(_NAME, 'adgps-4', 'async'))
   queue = [make_job(seed) for seed in seeds]
   for job in queue:

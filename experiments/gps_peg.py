@@ -152,7 +152,7 @@ def collect(job: jobs.Job, source: rows.Source) -> list[rows.Row]:
 
 def main(argv: list[str]) -> int:
   """Runs what is left to run, algorithm by algorithm; returns the exit code."""
-  app.no_arguments(argv)
+  jobs.check_flags(argv, 'seeds', 'agents')
   seeds = functools.partial(results.seeds, _NAME)
   return jobs.run_all(jobs.queue(make_job, _ALGORITHMS, seeds), collect)
 

@@ -167,7 +167,7 @@ def measure(job: jobs.Job, over: threading.Event) -> None:
 
 def main(argv: list[str]) -> int:
   """Runs what is left to run, GPS first; returns the exit code."""
-  app.no_arguments(argv)
+  jobs.check_flags(argv, 'seeds', 'agents')
   return jobs.run_all(jobs.queue(make_job, _VARIANTS, _seeds), collect, measure)
 
 

@@ -125,7 +125,7 @@ def collect(job: jobs.Job, source: rows.Source) -> list[rows.Row]:
 
 def main(argv: list[str]) -> int:
   """Runs what is left to run, first phases first; returns the exit code."""
-  app.no_arguments(argv)
+  jobs.check_flags(argv, 'seeds', 'agents')
   seeds = range(jobs.SEEDS.value or results.seeds(NAME, _SECOND, 'async'))
   phases = jobs.chosen(jobs.AGENTS.value, _ITERATIONS)
   for agent in sorted(phases, key=list(_ITERATIONS).index):

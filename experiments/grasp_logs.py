@@ -246,7 +246,7 @@ def log_rows(name: str) -> list[rows.Row]:
 
 def main(argv: list[str]) -> int:
   """Makes the logs that are missing, records what all hold; returns the exit code."""
-  app.no_arguments(argv)
+  jobs.check_flags(argv)
   poor = make_job('poor', _POOR)
   runs = [poor, *(make_job(name, _EPISODES, RUNS[name]) for name in RUNS)]
   code = jobs.run_all(runs, lambda *_: [])

@@ -1,10 +1,11 @@
 """The protocols of QT-Opt's comparison, on the policies of runs.
 
-  python -m armfarm.experiments.grasp_protocols --workdirs=runs/grasp,runs/supervised
+  python -m armfarm.experiments.grasp_protocols
 
 Kalashnikov et al. 2018, 6.1 and A, on objects that nobody learned with: attempts with
 replacement, emptying a bin, a grasp that is disturbed, blocks that are to be broken up
 first. Each policy is that of a run's newest checkpoint; each sees as it has learned.
+Those of `grasp_state` are tried that are finished, or those in --workdirs.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from armfarm.envs import grasp
 from armfarm.envs import grasp_attempts
 from armfarm.envs.task import Environment
 from armfarm.envs.task import Task
+from armfarm.experiments import grasp_state
 from armfarm.experiments import results
 from armfarm.experiments import rows
 from armfarm.launchers import app
@@ -47,7 +49,9 @@ _PAPER = {
   },
 }  # table 1, 6.1 and A
 
-_WORKDIRS = flags.DEFINE_list('workdirs', [], 'Folders of runs, with commas.')
+_WORKDIRS = flags.DEFINE_list(
+  'workdirs', [], 'Folders of runs, with commas; none: those of grasp_state.'
+)
 _CHOSEN = flags.DEFINE_list('protocols', [], 'Which, with commas; none: all.')
 _SEED = flags.DEFINE_integer('seed', 0, 'Decides the bins.')
 
@@ -223,19 +227,33 @@ def try_out(workdir: pathlib.Path, names: Sequence[str], seed: int) -> list[rows
   ]
 
 
+def workdirs() -> list[pathlib.Path]:
+  """Returns the folders of the runs to try.
+
+  Raises:
+    UserError: none was given, and no run of `grasp_state` is finished.
+  """
+  given = [pathlib.Path(folder) for folder in _WORKDIRS.value]
+  found = given or grasp_state.finished()
+  if not found:
+    raise app.UserError(
+      'no run of grasp_state is finished: run armfarm.experiments.grasp_state, or give'
+      ' the folders of others in --workdirs'
+    )
+  return found
+
+
 def main(argv: list[str]) -> int:
   """Tries the policies and records what they did; returns the exit code."""
   app.no_arguments(argv)
   app.exit_on_interrupt()
-  if not _WORKDIRS.value:
-    raise app.UserError('--workdirs is missing: give the folders of runs')
   unknown = [name for name in _CHOSEN.value if name not in _PROTOCOLS]
   if unknown:
     raise app.UserError(
       f'there is no protocol {unknown[0]!r}: choose from {", ".join(_PROTOCOLS)}'
     )
   names = _CHOSEN.value or [*_PROTOCOLS]
-  for workdir in map(pathlib.Path, _WORKDIRS.value):
+  for workdir in workdirs():
     found = try_out(workdir, names, _SEED.value)
     print(workdir)
     for row in found:

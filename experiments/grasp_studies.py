@@ -134,7 +134,7 @@ def collect(job: jobs.Job, source: rows.Source) -> list[rows.Row]:
 
 def main(argv: list[str]) -> int:
   """Runs what is left to run, seed by seed; returns the exit code."""
-  app.no_arguments(argv)
+  jobs.check_flags(argv, 'seeds', 'studies')
   studies = jobs.chosen(jobs.STUDIES.value, STUDIES)
   queue = [
     make_job(study, name, seed)

@@ -125,6 +125,24 @@ def workdir(
   return runs(name) / f'{re.sub(r"[^a-z0-9.=_-]+", "", "-".join(every))}-{seed}'
 
 
+def check_flags(argv: Sequence[str], *used: str) -> None:
+  """Refuses arguments, and flags for choosing that an experiment does not use.
+
+  Args:
+    argv: what is left of the command line.
+    used: names of those that it does use.
+
+  Raises:
+    UserError: there is one.
+  """
+  app.no_arguments([*argv])
+  for holder in (SEEDS, AGENTS, TASKS, STUDIES):
+    if holder.value and holder.name not in used:
+      raise app.UserError(
+        f'--{holder.name} is for other experiments: here is nothing to choose by it'
+      )
+
+
 def chosen(names: Sequence[str], every: Iterable[str]) -> list[str]:
   """Returns the names that a flag chose, all where it chose none.
 

@@ -51,9 +51,10 @@ def collect(job: jobs.Job, source: rows.Source) -> list[rows.Row]:
 
 def main(argv: list[str]) -> int:
   """Runs what is left to run; returns the exit code."""
-  app.no_arguments(argv)
+  jobs.check_flags(argv, 'seeds', 'agents')
   seeds = range(jobs.SEEDS.value or _SEEDS)
-  queue = [make_job(agent, seed) for seed in seeds for agent in _CONFIGS]
+  agents = jobs.chosen(jobs.AGENTS.value, _CONFIGS)
+  queue = [make_job(agent, seed) for seed in seeds for agent in agents]
   return jobs.run_all(queue, collect)
 
 

@@ -9,6 +9,7 @@ finished is not repeated; one of ours that was stopped goes on.
 
 from __future__ import annotations
 
+import json
 import pathlib
 import subprocess
 
@@ -47,22 +48,25 @@ def make_job(seed: int) -> jobs.Job:
 
 def run_sbx(seed: int) -> list[rows.Row]:
   """Returns the row of SBX's run from a seed, which is made if there is none."""
-  path = jobs.runs('pusher') / f'sbx-{seed}.txt'
+  path = jobs.runs('pusher') / f'sbx-{seed}.json'
   command = [str(part) for part in (*_SBX, _ID, seed, _WARMUP)]
-  request = f'{_STEPS}\nevaluate {_EPISODES}\n'
+  asked = f'{_STEPS}\\nevaluate {_EPISODES}\\n'  # as printf takes it
+  source = rows.Source(
+    f"printf '{asked}' | {' '.join(command)}", rows.commit(), rows.machine()
+  )
   if not path.exists():
     print(path, flush=True)
+    request = asked.replace('\\n', '\n')
     done = subprocess.run(command, input=request, capture_output=True, text=True)
     if done.returncode:
       raise app.UserError(
         f'SBX ended with code {done.returncode}: {done.stderr[-200:]}'
       )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rows.write_text(path, done.stdout)
-  total = float(path.read_text().split()[-1])
-  source = rows.Source(
-    f"printf '{request!r}' | {' '.join(command)}", rows.commit(), rows.machine()
-  )
+    found = {'return': float(done.stdout.split()[-1]), **source._asdict()}
+    rows.write_text(path, json.dumps(found) + '\n')
+  found = json.loads(path.read_text())
+  total = found.pop('return')
+  source = rows.Source(**found)
   return [
     rows.Row('pusher', _ID, 'ddpg', 'sbx', seed, 'return', total, '', None, *source)
   ]
@@ -75,8 +79,10 @@ def collect(job: jobs.Job, source: rows.Source) -> list[rows.Row]:
 
 def main(argv: list[str]) -> int:
   """Runs what is left to run; returns the exit code."""
-  app.no_arguments(argv)
+  jobs.check_flags(argv, 'seeds')
   seeds = range(jobs.SEEDS.value or _SEEDS)
+  if not _SBX[0].exists():
+    app.note('SBX is not installed, and left out: make sbx installs it')
   for seed in seeds if _SBX[0].exists() else ():
     rows.merge(results.folder(), run_sbx(seed))
   return jobs.run_all([make_job(seed) for seed in seeds], collect)

@@ -58,7 +58,7 @@ def collect(job: jobs.Job, source: rows.Source) -> list[rows.Row]:
 
 def main(argv: list[str]) -> int:
   """Runs what is left to run; returns the exit code."""
-  app.no_arguments(argv)
+  jobs.check_flags(argv, 'seeds')
   seeds = range(jobs.SEEDS.value or _SEEDS)
   queue = [make_job(replay, seed) for seed in seeds for replay in _REPLAYS]
   return jobs.run_all(queue, collect)

@@ -58,7 +58,7 @@ def collect(job: jobs.Job, source: rows.Source) -> list[rows.Row]:
 
 def main(argv: list[str]) -> int:
   """Runs what is left to run; returns the exit code."""
-  app.no_arguments(argv)
+  jobs.check_flags(argv, 'seeds')
   queue = [
     make_job(agent, config, devices, seed)
     for agent, config, devices, seeds in _RUNS

@@ -6,7 +6,9 @@ same of the same run replace each other, so running an experiment again updates 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+import contextlib
+import fcntl
 from importlib import metadata
 import json
 import math
@@ -144,7 +146,8 @@ def read_all(folder: pathlib.Path) -> dict[str, list[Row]]:
 def merge(folder: pathlib.Path, rows: Iterable[Row]) -> list[pathlib.Path]:
   """Adds rows to their files, in place of rows with the same key.
 
-  A learning curve replaces the whole of the run's earlier one.
+  A learning curve replaces the whole of the run's earlier one. Who merges at the same
+  time waits.
 
   Returns:
     The files.
@@ -157,11 +160,24 @@ def merge(folder: pathlib.Path, rows: Iterable[Row]) -> list[pathlib.Path]:
     check(row)
   curves = {row.curve for row in rows} - {None}
   files = {folder / f'{row.name}.json': row.name for row in rows}
-  for path, name in files.items():
-    content = {old.key: old for old in read(path) if old.curve not in curves}
-    content.update((row.key, row) for row in rows if row.name == name)
-    _write(path, sorted(content.values(), key=lambda row: row.key))
+  with _locked(folder):
+    for path, name in files.items():
+      content = {old.key: old for old in read(path) if old.curve not in curves}
+      content.update((row.key, row) for row in rows if row.name == name)
+      _write(path, sorted(content.values(), key=lambda row: row.key))
   return list(files)
+
+
+@contextlib.contextmanager
+def _locked(folder: pathlib.Path) -> Iterator[None]:
+  """Keeps other processes from merging into a folder, which is made."""
+  folder.mkdir(parents=True, exist_ok=True)
+  descriptor = os.open(folder, os.O_RDONLY)
+  try:
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    yield
+  finally:
+    os.close(descriptor)
 
 
 def machine() -> str:

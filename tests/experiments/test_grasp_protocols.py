@@ -1,5 +1,8 @@
 """What protocols count, and that they fit what a policy has learned to see."""
 
+import pathlib
+
+from absl.testing import flagsaver
 import jax
 import numpy as np
 import pytest
@@ -87,6 +90,18 @@ def test_a_policy_sees_as_it_has_learned(change):
   assert made.action_size == 8
   assert numbers.unseen
   assert config.task.to_dict() == before
+
+
+def test_the_runs_of_grasp_state_are_tried_unless_others_are_given(tmp_path):
+  workdir = tmp_path / 'grasp_state' / 'supervised-0'
+  workdir.mkdir(parents=True)
+  with flagsaver.as_parsed(runs=str(tmp_path)):
+    with pytest.raises(UserError, match='no run of grasp_state is finished: run'):
+      protocols.workdirs()
+    (workdir / 'summary.json').write_text('{"finished": true}')
+    assert protocols.workdirs() == [workdir]
+    with flagsaver.as_parsed(workdirs='a,b'):
+      assert protocols.workdirs() == [pathlib.Path('a'), pathlib.Path('b')]
 
 
 def test_other_tasks_have_no_protocols():

@@ -216,6 +216,24 @@ def test_a_name_that_is_not_there_is_refused(folder, launched):
 
 
 @pytest.mark.parametrize(
+  ('main', 'given'),
+  [
+    (reach_async.main, {'agents': 'naf'}),
+    (reach.main, {'tasks': 'reach'}),
+    (figure5.main, {'agents': 'naf'}),
+    (figure4.main, {'studies': 'loss'}),
+  ],
+)
+def test_a_flag_for_other_experiments_is_refused(folder, launched, main, given):
+  with (
+    flagsaver.as_parsed(**given),
+    pytest.raises(app.UserError, match='--(.*) is for other experiments'),
+  ):
+    main([''])
+  assert launched == []
+
+
+@pytest.mark.parametrize(
   ('task', 'agent', 'episodes'),
   [
     ('reach', 'naf', 4600),
