@@ -23,6 +23,7 @@ from armfarm.agents import types as agent_types
 from armfarm.agents.qtopt import actions
 from armfarm.agents.qtopt import scripted
 from armfarm.agents.qtopt import supervised
+from armfarm.launchers import app
 from armfarm.launchers import guided
 from armfarm.launchers.app import UserError
 from armfarm.replay import ring
@@ -139,7 +140,13 @@ def check_runtime(config: ConfigDict, runtime: str) -> None:
   """Raises UserError if a runtime has no place for what the config asks for."""
   if runtime == 'fused' and (folders(config) or log_folder(config)):
     raise UserError('--runtime=fused has no log: take sync or async')
-  if runtime == 'async' and folders(config) and not cast(config).updaters:
+  updaters = cast(config).updaters
+  if runtime != 'async' and updaters:
+    raise UserError(
+      f'labels.updaters is {updaters}, and --runtime={runtime} has none: take async, or'
+      ' give 0'
+    )
+  if runtime == 'async' and folders(config) and not updaters:
     raise UserError(
       '--runtime=async replays a log for Bellman updaters: give'
       ' labels.updaters, 1 or more, or take sync'
@@ -262,6 +269,7 @@ def make_log_replay(
       job=number - who.first_job,
       jobs=who.jobs,
       first=first,
+      note=app.note,
     )
   except log_replay.NothingToReplay as error:
     raise UserError(f'{error}: give log.replay the folder of a log') from error

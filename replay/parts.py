@@ -69,15 +69,19 @@ class Parts:
     Args:
       count: how many.
       weights: name of a part -> probability that an example is of it; a part that is
-        empty, or has no weight, leaves its share to the others.
+        empty, or has no weight, leaves its share to the others. Where only parts
+        without a weight hold anything, they are drawn from alike.
 
     Raises:
-      ValueError: no part with a weight holds anything.
+      ValueError: no part holds anything.
     """
     rows = self.rings.items()
-    shares = np.array([weights.get(name, 0) * bool(ring) for name, ring in rows], float)
+    filled = np.array([bool(ring) for _, ring in rows], float)
+    shares = filled * [weights.get(name, 0) for name, _ in rows]
     if not shares.sum() > 0:
-      raise ValueError(f'no part of {dict(weights)} holds anything')
+      shares = filled
+    if not shares.sum() > 0:
+      raise ValueError(f'no part of {[*self.rings]} holds anything')
     part = self._generator.choice(len(shares), size=count, p=shares / shares.sum())
     place = np.zeros(count, np.int64)
     for number, ring in enumerate(self.rings.values()):

@@ -14,7 +14,7 @@ is stored twice, and a successor goes on behind. Letters as in `armfarm.replay.t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import contextlib
 import pathlib
 from typing import Any, NamedTuple
@@ -57,6 +57,7 @@ class Episodes:
     job: number of this one.
     jobs: how many there are.
     first: visits that this job leaves out.
+    note: tells the user something in one line.
 
   Raises:
     NothingToReplay: no file can be read.
@@ -71,6 +72,7 @@ class Episodes:
     job: int = 0,
     jobs: int = 1,
     first: int = 0,
+    note: Callable[[str], None] = lambda text: None,
   ):
     paths = [path for folder in folders for path in log.files(folder)]
     whole = [str(path) for path in paths if _is_whole(path)]
@@ -85,6 +87,10 @@ class Episodes:
     self._step = step
     self.position = first  # records that were visited
     self.skipped = Skipped(len(paths) - len(whole), 0)
+    self._note = note
+    if self.skipped.files and job == 0:
+      damaged = f'{self.skipped.files} of {len(paths)} files of the log are damaged'
+      note(f'{damaged}, and left out: restore them, or go on without')
 
   def next(self) -> types.Block:
     """Returns the steps of the next episode, [T].
@@ -98,6 +104,8 @@ class Episodes:
         return log.decode(self._records[self.position - 1], self._step)
       except (ValueError, RuntimeError, IndexError) as error:
         reason = error
+      if not self.skipped.episodes:
+        self._note(f'an episode of the log is left out, as others may be: {reason}')
       self.skipped = self.skipped._replace(episodes=self.skipped.episodes + 1)
     raise NothingToReplay(f'none of {self._once} episodes can be read: {reason}')
 

@@ -299,7 +299,9 @@ class Supervisor:
     if progress['passed'] and self._options.stop_when_solved:
       self._passed = policy
     self.stopwatch = Stopwatch(progress['seconds'])
-    self._next_evaluation, self._next_checkpoint = progress['next']
+    self._next_evaluation, checkpoint = progress['next']
+    every, episodes = self._options.checkpoint_every, self._trainer.counters.episodes
+    self._next_checkpoint = min(checkpoint, next_multiple(episodes, every))
     self._began = (time.monotonic(), self._trainer.counters)
 
   def summary(self) -> dict[str, Any]:

@@ -254,7 +254,8 @@ class Trainer:
     """Makes all the updates that the ratio of updates to steps asks for."""
     steps = self.counters.env_steps - self._options.warmup_steps
     due = steps * self._ratio.numerator // self._ratio.denominator
-    while self.counters.updates + self.updates_per_call <= due:
+    filled = len(self._memory) > 0  # of steps whose outcome is known, if that counts
+    while filled and self.counters.updates + self.updates_per_call <= due:
       self.train_once()
 
   def train_once(self) -> None:

@@ -2,8 +2,15 @@
 
 import json
 import math
+import types
 
 import pytest
+
+from armfarm.configs import naf
+from armfarm.launchers import build
+from armfarm.replay import memory
+from armfarm.replay.types import Published
+from armfarm.workers import pacing
 
 _SUMMARY = {
   'task': str,
@@ -161,6 +168,19 @@ def test_a_config_may_compute(farm, left, tmp_path):
   run, flags = left(), ['--runtime=async', '--replay=reverb']
   farm.run(run.workdir, *flags, config=path, run__max_episodes=5)
   assert run.read('summary.json')['episodes'] >= 5
+
+
+def test_a_paced_collector_keeps_its_beat(monkeypatch):
+  clock = types.SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
+  clock.sleep = lambda seconds: setattr(clock, 'now', clock.now + seconds)
+  monkeypatch.setattr(pacing, 'time', clock)
+  config = naf.get_config('reach')
+  config.agent.hidden, config.run.pace = (8, 8), 5.0
+  parts = build.make_parts(config)
+  replay = memory.MemoryReplay(1)
+  replay.publish(Published(1, 0.0, build.variables_template(parts)))
+  build.make_collector(parts, replay, 0).collect()
+  assert clock.now == pytest.approx(9 / (5 * 20))  # ten steps, the first at once
 
 
 def test_a_paced_run_keeps_rates_and_logs_the_ratio(farm, left):

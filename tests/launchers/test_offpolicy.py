@@ -120,6 +120,14 @@ def test_what_a_runtime_has_no_place_for_is_told(runtime, changes, message):
   offpolicy.check_runtime(_numbers(**changes), 'sync')
 
 
+@pytest.mark.parametrize('runtime', ['sync', 'fused'])
+def test_updaters_are_of_asynchronous_runs(runtime):
+  config = _numbers(**{'labels.updaters': 2})
+  with pytest.raises(UserError, match=f'is 2, and --runtime={runtime} has none'):
+    offpolicy.check_runtime(config, runtime)
+  offpolicy.check_runtime(config, 'async')
+
+
 def test_labels_travel_as_updates_take_them():
   spec = agent_types.Spec(observation_size=3, action_size=2)
   numbers = naf.agent('mlp').to_dict()

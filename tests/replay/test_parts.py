@@ -24,7 +24,8 @@ def _items(first, count):
 
 def _filled(online=5, offline=10):
   memory = parts.Parts(_ITEM, {'online': 4, 'offline': 20}, seed=0)
-  memory.rings['online'].add(_items(0, min(4, online)))
+  if online:
+    memory.rings['online'].add(_items(0, min(4, online)))
   if offline:
     memory.rings['offline'].add(_items(100, offline))
   return memory
@@ -74,8 +75,11 @@ def test_an_empty_part_leaves_its_share_to_the_others():
   memory = _filled(offline=0)
   drawn = memory.draw(50, {'online': 0.1, 'offline': 0.9})
   assert memory.share('online', drawn) == 1.0
+  # And to those without a weight, where nobody with one holds anything.
+  drawn = memory.draw(50, {'online': 0.0, 'offline': 1.0})
+  assert memory.share('online', drawn) == 1.0
   with pytest.raises(ValueError, match='holds anything'):
-    memory.draw(1, {'offline': 1.0})
+    _filled(online=0, offline=0).draw(1, {'offline': 1.0})
 
 
 def test_what_is_restored_goes_on_to_the_bit():

@@ -101,17 +101,23 @@ def _damage(path, kind):
 def test_damaged_files_are_passed_over_and_counted(folder, kind):
   for path in log.files(folder)[:2]:
     _damage(path, kind)
-  (job,) = _jobs(folder, jobs=1)
+  told = []
+  job = log_replay.Episodes([folder], _STEP, seed=0, note=told.append)
   seen = collections.Counter(_which(job.next()) for _ in range(24))
   assert len(seen) == 12
   assert job.skipped == log_replay.Skipped(files=2, episodes=0)
+  (line,) = told
+  assert line.startswith('2 of 4 files of the log are damaged, and left out')
 
 
 def test_damaged_episodes_are_passed_over_and_counted(folder):
   _damage(log.files(folder)[0], 'flipped')
-  (job,) = _jobs(folder, jobs=1)
+  told = []
+  job = log_replay.Episodes([folder], _STEP, seed=0, note=told.append)
   seen = collections.Counter(_which(job.next()) for _ in range(60))
   assert 18 <= len(seen) < 24
+  (line,) = told  # of the first alone
+  assert line.startswith('an episode of the log is left out, as others may be: ')
   assert job.skipped.files == 0
   assert job.skipped.episodes == job.position - 60 > 0
 

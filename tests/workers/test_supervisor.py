@@ -289,6 +289,18 @@ def test_a_run_goes_on_where_it_was_saved(farm):
   assert resumed.supervisor.criteria[1:4] == (40, 40.0, 40)
 
 
+def test_checkpoints_may_come_more_often_from_now_on(farm):
+  whole = farm(checkpoint_every=500)
+  whole.train(1, blocks=45)
+  whole.supervisor.save()
+  progress = json.loads(json.dumps(whole.saved[-1][2]))
+  resumed = farm(checkpoint_every=20)
+  resumed.trainer.train(45)
+  resumed.supervisor.restore(progress, None)
+  resumed.train(1, blocks=40)
+  assert [row[0] for row in resumed.saved] == [600, 800]
+
+
 def test_the_summary(farm):
   farm = farm([_LOST, _WON, _WON])
   farm.train(2, blocks=31)
