@@ -515,10 +515,11 @@ def _promise(
   options = tools.options
   if options.optimizer == 'pi2':
     return state.step
-  both = state.multipliers if options.algorithm == 'badmm' else None
+  sampled = options.step_rule == 'mc'  # costs alone: nobody samples a divergence
+  both = state.multipliers if options.algorithm == 'badmm' and not sampled else None
   after = promised(state.lesson, found.controller, linear, both)
   before = promised(state.lesson, setting.anchor, linear, both)
-  if options.step_rule == 'mc':
+  if sampled:
     before = state.report.cost
   held = found.reason > lqr.INSIDE
   return step_size.promise(state.step, before, after, held, options.step)
@@ -599,8 +600,11 @@ def teach(tools: Tools, state: LocalState) -> tuple[global_policy.Examples, Loca
   share = jnp.mean(importance.effective_share(weight, mask))
   action = lg.mean_action(state.controller, x)
   if options.algorithm == 'badmm':
-    action = badmm.targets(state.multipliers, state.controller, x)
-    w = state.multipliers.weight
+    # They were bounded for the controller before: the new one may be wider.
+    multipliers = badmm.bound(state.multipliers, state.controller, options.badmm)
+    state = state._replace(multipliers=multipliers)
+    action = badmm.targets(multipliers, state.controller, x)
+    w = multipliers.weight
     weight = weight * (w / jnp.mean(w))[None]
   precision = lg.precision(state.controller)
   precision = jnp.broadcast_to(precision, (size, *precision.shape))

@@ -6,7 +6,8 @@ half of the error is second order in the step, the best next step is
   multiplier <- multiplier * promised / (2 (promised - actual)),
 
 where both are improvements over the cost before. Which costs: 'laplace' takes the
-expectation in the fitted models, 'mc' the mean cost of the rollouts.
+expectation in the fitted models, with what BADMM adds, 'mc' the mean cost of the
+rollouts.
 """
 
 from __future__ import annotations

@@ -383,8 +383,9 @@ def test_badmm_moves_by_what_was_taught_and_weighs_once_an_iteration(global_half
   assert {2.0} < set(np.unique(factors).tolist()) <= {0.5, 1.0, 2.0}
 
 
-def test_badmm_promises_in_the_weights_that_it_is_judged_by(global_half):
-  agent = _make(algorithm='badmm', measure='rollouts')
+@pytest.mark.parametrize('rule', ['laplace', 'mc'])
+def test_badmm_promises_in_the_weights_that_it_is_judged_by(global_half, rule):
+  agent = _make(algorithm='badmm', measure='rollouts', step_rule=rule)
   loop = Loop(agent, global_half, _LOCAL.rollouts)
   loop.iterate()
   made, policy = loop.roll_out(), loop.policy()
@@ -395,10 +396,35 @@ def test_badmm_promises_in_the_weights_that_it_is_judged_by(global_half):
   def promise(policy, state):
     seen = local.latest(_CONFIG.local, state.replay).observation
     linear = global_policy.linearize(network, policy, seen, _X)
-    return local.promised(state.lesson, state.controller, linear, state.multipliers)
+    both = state.multipliers if rule == 'laplace' else None  # rollouts cost no more
+    return local.promised(state.lesson, state.controller, linear, both)
 
   promised = precision.double(promise)(policy, state)
   np.testing.assert_allclose(state.step.promised, promised, rtol=1e-3)
+  cost = jax.vmap(_value)(made.rollouts.observation, made.rollouts.action)
+  sampled = np.isclose(state.step.before, np.sum(cost, axis=1).mean(), rtol=1e-3)
+  assert sampled == (rule == 'mc')
+
+
+def test_no_target_moves_further_than_the_new_controller_is_wide(global_half):
+  loop = Loop(_make(algorithm='badmm'), global_half, _LOCAL.rollouts)
+  loop.iterate()
+  state, options = loop.state, _LOCAL._replace(algorithm='badmm')
+  slope = jnp.full_like(state.multipliers.slope, 1e6)
+  multipliers = badmm.bound(
+    state.multipliers._replace(slope=slope), state.controller, options.badmm
+  )
+  wide = state.controller._replace(scale_tril=4.0 * state.controller.scale_tril)
+  state = state._replace(multipliers=multipliers, controller=wide)
+  tools = local.Tools(None, None, options)
+  examples, after = local.teach(tools, state)
+  x = local.states(options, state.replay.rollouts)
+  own = np.asarray(jax.jit(lg.mean_action)(wide, x)).reshape(-1, _A)
+  shift = np.abs(examples.action - own).reshape(-1, _T, _A)
+  np.testing.assert_allclose(
+    shift[..., 0], np.broadcast_to(wide.scale_tril[:, 0, 0], shift.shape[:2]), rtol=1e-3
+  )
+  assert after.multipliers.clipped == multipliers.clipped + _T
 
 
 @pytest.mark.parametrize('taught', [True, False])
