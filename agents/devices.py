@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import functools
+from typing import Any
 
 import jax
-import optax
+
+Mean = Callable[[Any], Any]  # of a tree of arrays, over devices
 
 
-def averaged(
-  optimizer: optax.GradientTransformation, axis_name: str | None
-) -> optax.GradientTransformation:
-  """Puts the mean over devices before an optimiser, so that all take the same step.
-
-  The state is the optimiser's own: one device and several can go on from each other.
+def mean(axis_name: str | None) -> Mean:
+  """Returns what averages gradients over devices, so that all take the same step.
 
   Args:
-    optimizer: of each device.
-    axis_name: of the devices; None leaves the optimiser as it is.
+    axis_name: of the devices; None for one, which has nothing to average.
   """
   if axis_name is None:
-    return optimizer
-  mean = functools.partial(jax.lax.pmean, axis_name=axis_name)
-
-  def update(
-    grads: optax.Updates, state: optax.OptState, params: optax.Params | None = None
-  ) -> tuple[optax.Updates, optax.OptState]:
-    return optimizer.update(mean(grads), state, params)
-
-  return optax.GradientTransformation(optimizer.init, update)
+    return lambda tree: tree
+  return functools.partial(jax.lax.pmean, axis_name=axis_name)

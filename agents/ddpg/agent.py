@@ -194,6 +194,7 @@ def actor_loss(
 def update(
   network: Pair,
   optimizer: Pair,
+  mean: devices.Mean,
   config: Config,
   state: LearnerState,
   examples: types.Transition,
@@ -207,6 +208,7 @@ def update(
   actor_grads, actor_statistics = jax.grad(actor_loss, has_aux=True)(
     state.params.actor, network, state, examples.observation
   )
+  actor_grads, critic_grads = mean((actor_grads, critic_grads))
   actor_steps, actor_optimizer = optimizer.actor.update(
     actor_grads, state.optimizer.actor
   )
@@ -243,8 +245,8 @@ def make(spec: types.Spec, config: Config, axis_name: str | None = None) -> type
   )
   rates = Pair(config.actor_learning_rate, config.critic_learning_rate)
   # Flat: on a CPU, every array of a call takes its microseconds.
-  adams = (optax.flatten(optax.adam(rate)) for rate in rates)
-  optimizer = Pair(*(devices.averaged(adam, axis_name) for adam in adams))
+  optimizer = Pair(*(optax.flatten(optax.adam(rate)) for rate in rates))
+  mean = devices.mean(axis_name)
   partial = functools.partial
   return types.Agent(
     init=partial(init, network, optimizer, spec),
@@ -253,7 +255,7 @@ def make(spec: types.Spec, config: Config, axis_name: str | None = None) -> type
     explore=partial(explore, network, config),
     act=partial(act, network),
     label=types.identity,
-    update=partial(update, network, optimizer, config),
+    update=partial(update, network, optimizer, mean, config),
     host=types.Host(
       host.prepare, partial(host.explore, config.noise_theta, config.noise_sigma)
     ),

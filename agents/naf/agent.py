@@ -167,6 +167,7 @@ def target_value(
 def update(
   network: nn.Module,
   optimizer: optax.GradientTransformation,
+  mean: devices.Mean,
   config: Config,
   state: LearnerState,
   examples: types.Transition,
@@ -178,6 +179,7 @@ def update(
   grads, (statistics, metrics) = gradient(
     state.params, network, config, state, examples
   )
+  grads = mean(grads)
   steps, optimizer_state = optimizer.update(grads, state.optimizer)
   params = optax.apply_updates(state.params, steps)
   target = optax.incremental_update(params['value'], state.target, config.tau)
@@ -201,8 +203,8 @@ def make(spec: types.Spec, config: Config, axis_name: str | None = None) -> type
   network = networks.make(
     config.network, spec.action_size, config.hidden, normalization
   )
-  adam = optax.flatten(optax.adam(config.learning_rate))
-  optimizer = devices.averaged(adam, axis_name)
+  optimizer = optax.flatten(optax.adam(config.learning_rate))
+  mean = devices.mean(axis_name)
   partial = functools.partial
   return types.Agent(
     init=partial(init, network, optimizer, spec.observation_size),
@@ -211,7 +213,7 @@ def make(spec: types.Spec, config: Config, axis_name: str | None = None) -> type
     explore=partial(explore, network, config),
     act=partial(act, network),
     label=types.identity,
-    update=partial(update, network, optimizer, config),
+    update=partial(update, network, optimizer, mean, config),
     host=types.Host(
       partial(host.prepare, module='mu'),
       partial(host.explore, config.noise_theta, config.noise_sigma),

@@ -147,6 +147,7 @@ class Model(NamedTuple):
     network: Q.
     layout: of the action.
     optimizer: of theta.
+    mean: of gradients over devices.
     config: every number.
     spec: of the boundary.
   """
@@ -154,6 +155,7 @@ class Model(NamedTuple):
   network: nn.Module
   layout: actions.Layout
   optimizer: optax.GradientTransformation
+  mean: devices.Mean
   config: Config
   spec: types.Spec
 
@@ -355,6 +357,7 @@ def update(
   grads, (statistics, metrics) = jax.grad(loss, has_aux=True)(
     state.params, model, state.statistics, examples
   )
+  grads = model.mean(grads)
   steps, optimizer = model.optimizer.update(grads, state.optimizer, state.params)
   params = optax.apply_updates(state.params, steps)
   target = optax.incremental_update(params, state.target, 1.0 - config.polyak)
@@ -393,7 +396,7 @@ def descent(config: Config) -> optax.GradientTransformation:
 
 
 def check(config: Config) -> None:
-  """Raises ValueError unless there are such a target, a loss and a search."""
+  """Raises ValueError unless there is such a target, and numbers are in their range."""
   for name, value, known in (
     ('target', config.target, bellman.DOUBLE_Q),
     ('loss', config.loss, losses.LOSSES),
@@ -406,8 +409,14 @@ def check(config: Config) -> None:
       f'value_range is {tuple(config.value_range)}; give the least and the greatest'
       ' return, discounted, the lower one first'
     )
+  for name, share in (('polyak', config.polyak), ('momentum', config.momentum)):
+    if not 0.0 <= share < 1.0:
+      raise ValueError(f'{name} is {share}; choose at least 0 and less than 1')
+  if config.weight_decay < 0.0:
+    raise ValueError(f'weight_decay is {config.weight_decay}; choose 0 or more')
   if config.lag < 1:
     raise ValueError(f'lag is {config.lag}; choose at least one update')
+  noisy.check(config.noise)
   cem.check(config.cem)
   cem.check(config.label_cem)
 
@@ -424,8 +433,8 @@ def build(spec: types.Spec, config: Config, axis_name: str | None = None) -> Mod
   network = networks.make(
     config.network, layout.parts, spec, config.hidden, normalization
   )
-  optimizer = devices.averaged(descent(config), axis_name)
-  return Model(network, layout, optimizer, config, spec)
+  mean = devices.mean(axis_name)
+  return Model(network, layout, descent(config), mean, config, spec)
 
 
 def make(spec: types.Spec, config: Config, axis_name: str | None = None) -> types.Agent:

@@ -69,12 +69,17 @@ class Optimum(NamedTuple):
 
 
 def check(options: Options) -> None:
-  """Raises ValueError unless there are elites to fit to, and samples to fit for."""
+  """Raises ValueError unless there are elites to fit to, and samples that differ."""
   samples, elites, iterations = options[:3]
   if not (2 <= elites <= samples and iterations >= 1):
     raise ValueError(
       f'CEM has {samples} samples, {elites} elites and {iterations} iterations;'
       ' choose at least two elites, no more than samples, and one iteration'
+    )
+  if not (options.deviation > 0.0 and options.min_deviation > 0.0):
+    raise ValueError(
+      f'CEM has deviation {options.deviation} and min_deviation'
+      f' {options.min_deviation}; choose both above 0'
     )
 
 

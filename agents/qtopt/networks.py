@@ -425,17 +425,17 @@ def make(
     kind: one of `NETWORKS`.
     parts: sizes of the parts of the action.
     spec: of the boundary; for an image critic, O counts the numbers beside the image.
-    hidden: widths of the hidden layers of the MLP; image critics ignore them.
+    hidden: widths of the hidden layers; image critics ignore them.
     normalization: of the MLP; image critics know batch normalisation only.
 
   Raises:
-    ValueError: a name is unknown, the MLP has no hidden layer, or things are not seen
-      and acted on as in grasping.
+    ValueError: a name is unknown, a network of layers has no hidden one, or things are
+      not seen and acted on as in grasping.
   """
   networks.check_normalization(normalization)
+  if kind in ('mlp', 'things') and not hidden:
+    raise ValueError('hidden is empty; choose at least one layer')
   if kind == 'mlp':
-    if not hidden:
-      raise ValueError('hidden is empty; choose at least one layer')
     return StateCritic(tuple(hidden), normalization)
   if kind == 'things':
     if tuple(parts[:2]) != (3, 2):

@@ -34,6 +34,19 @@ class Options(NamedTuple):
   rotation_deviation: float
 
 
+def check(options: Options) -> None:
+  """Raises ValueError unless probabilities are some, and deviations not negative."""
+  if not 0.0 <= options.epsilon <= 1.0:
+    raise ValueError(f'noise.epsilon is {options.epsilon}; choose 0 to 1')
+  if min(options.weights) < 0.0 or not sum(options.weights) > 0.0:
+    raise ValueError(
+      f'noise.weights are {tuple(options.weights)}; choose none below 0, and one above'
+    )
+  deviations = options.translation_deviation, options.rotation_deviation
+  if min(deviations) < 0.0:
+    raise ValueError(f'noise deviates by {deviations}; choose 0 or more')
+
+
 class Gripper(NamedTuple):
   """State of the policy within an episode.
 

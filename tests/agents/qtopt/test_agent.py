@@ -14,6 +14,7 @@ from armfarm.agents.qtopt import agent as qtopt
 from armfarm.agents.qtopt import augment
 from armfarm.agents.qtopt import cem
 from armfarm.agents.qtopt import networks
+from armfarm.agents.qtopt import noisy
 
 _FIRST, _SECOND = np.log(3.0), np.log(1.5)  # Q = 3/4 and 3/5 at the peaks
 
@@ -337,10 +338,12 @@ def test_two_devices_are_one(spec, config, batch):
     in_axes=(None, 0, None),
     axis_name='device',
   )
-  shared, _ = jax.jit(update)(state, halves, jax.random.key(1))
+  shared, found = jax.jit(update)(state, halves, jax.random.key(1))
   for i in range(2):
     one = jax.tree.map(lambda x, i=i: x[i], shared)
     _assert_close(one, whole, atol=1e-6)
+  norm = metrics['gradient_norm']  # of the gradient that is followed
+  np.testing.assert_allclose(found['gradient_norm'], [norm, norm], rtol=1e-4)
 
 
 # Images.
@@ -491,6 +494,14 @@ def test_learns(config, target, loss, normalization):
     ({'value_range': (1.0, 1.0)}, '^value_range is .*, the lower one first$'),
     ({'cem': cem.Options(elites=99)}, '^CEM has .*$'),
     ({'label_cem': cem.Options(iterations=0)}, '^CEM has .*$'),
+    ({'cem': cem.Options(deviation=0.0)}, '^CEM has deviation 0.0 and .*$'),
+    ({'polyak': 1.0}, '^polyak is 1.0; choose .*$'),
+    ({'momentum': -0.1}, '^momentum is -0.1; choose .*$'),
+    ({'weight_decay': -1.0}, '^weight_decay is -1.0; choose 0 or more$'),
+    ({'noise': noisy.Options(1.5, (1, 0, 0), 0.5, 0.5)}, '^noise.epsilon is 1.5; .*$'),
+    ({'noise': noisy.Options(0.5, (0, 0, 0), 0.5, 0.5)}, '^noise.weights are .*$'),
+    ({'noise': noisy.Options(0.5, (1, 0, 0), -1.0, 0.5)}, '^noise deviates by .*$'),
+    ({'network': 'things', 'hidden': ()}, '^hidden is empty; choose .*$'),
     ({'angles': 3}, '^3 angles .*$'),
   ],
 )
