@@ -67,7 +67,7 @@ def get_config(which: str = 'grasp_state') -> ConfigDict:
     config.agent.update(quick())
   if commands:
     config.trials = trials()
-    config.scripted = scripted()
+    config.scripted = scripted(task)
   if baseline:
     if not commands:
       raise ValueError(f'there is no baseline for {name}: it grasps, and nothing else')
@@ -138,7 +138,7 @@ def agent(network: str) -> ConfigDict:
   agent.target = 'clipped'  # or 'double', 'single'; Kalashnikov, F.4
   agent.loss = 'cross_entropy'  # or 'squared'; Kalashnikov, 4.1
   agent.polyak = 0.9999  # of theta-bar-1 that stays at an update; Kalashnikov, C
-  agent.lag = 6_000  # updates, mean age of theta-bar-2; Kalashnikov, 4.2
+  agent.lag = 6_000  # updates, mean age of theta-bar-2; Kalashnikov, 4.1 and F.4
   agent.optimizer = 'sgd'  # or 'adam'; Kalashnikov, E
   agent.learning_rate = 1e-4  # Kalashnikov, E
   agent.decay_updates = 0  # until a tenth of it is left, 0: never; ours
@@ -180,9 +180,9 @@ def supervised(critic: ConfigDict, task: ConfigDict) -> ConfigDict:
   agent.critic = critic
   del agent.critic.name
   agent.reach = 4.0  # units of the action; ours: on to the bin's bottom
-  agent.max_turn = task.max_turn  # rad
+  agent.max_turn = task.get_ref('max_turn')  # rad in a step
   agent.patience = 0.9  # of the best promise; Levine et al. 2016
-  agent.lift_height = task.lift_height  # m
+  agent.lift_height = task.get_ref('lift_height')  # m
   agent.status_at = 0 if len(task.image_size) else 4  # before it: place and heading
   return agent
 
@@ -223,7 +223,7 @@ def noise() -> ConfigDict:
   return noise
 
 
-def scripted() -> ConfigDict:
+def scripted(task: ConfigDict) -> ConfigDict:
   """Returns the numbers of the scripted policy, see `Options` in `qtopt.scripted`.
 
   The ways are in units of the action, 0.06 m of `grasp_state`, and those of its bin.
@@ -233,7 +233,7 @@ def scripted() -> ConfigDict:
   scripted.depth = 3.7  # ours: on to the bin's bottom, where the bounds end it
   scripted.stride = (0.5, 1.0)  # of a step down or up; ours: "a few random" ones
   scripted.max_angle = 1.57  # rad; ours: every grasp of two fingers
-  scripted.max_turn = 0.5  # rad in a step; ours: as far as one turns
+  scripted.max_turn = task.get_ref('max_turn')  # rad in a step
   return scripted
 
 

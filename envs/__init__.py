@@ -1,8 +1,8 @@
 """Tasks, and the bodies that run them.
 
 `task.py` says what a task is, one file holds each family of tasks, `host.py`
-runs a task on native MuJoCo, `gym.py` as a Gymnasium environment for others' learners;
-`foreign.py` brings Gymnasium's environments to ours.
+runs a task on native MuJoCo, `mjx.py` on an accelerator, `gym.py` as a Gymnasium
+environment for others' learners; `foreign.py` brings Gymnasium's environments to ours.
 """
 
 from collections.abc import Callable

@@ -35,6 +35,22 @@ def distance(x: Any, y: Any) -> Any:
   return namespace(squared).sqrt(squared)
 
 
+def nearing(
+  distance: Any, action: Any, weights: tuple[float, float], delta: float
+) -> Any:
+  """The reward -c1 huber(distance) - c2 u'u, [...], float32.
+
+  Args:
+    distance: from the goal, [...].
+    action: u, [... A].
+    weights: c1 and c2.
+    delta: of the Huber loss.
+  """
+  effort = (action * action).sum(axis=-1)
+  reward = -weights[0] * huber(distance, delta) - weights[1] * effort
+  return reward.astype(np.float32)
+
+
 def huber(distance: Any, delta: float) -> Any:
   """The Huber loss of a distance, which is not negative.
 

@@ -8,8 +8,8 @@ middle of the hole's bottom, y. The action u is the joints' torques, as in
 
   r(x, u) = -c1 d(y, e) - c2 u'u,   d(y, e) = huber(|y - e|),
 
-with the Huber loss of `arrays.py`. The hole is 0.25 m deep, so that a tip
-within 0.1 m of its bottom is inserted. Nothing ends the episode but its time limit.
+with the Huber loss of `arrays.py`. The hole is 0.25 m deep. Nothing ends the episode
+but its time limit.
 
 The block stands at one of a few places, the conditions: their numbers are those of
 `task.instance`. A perturbation displaces it at every reset, as when a real one is
@@ -111,10 +111,9 @@ class _Peg(NamedTuple):
 
   def reward(self, data: task.Data, goal: task.Array, action: task.Array) -> task.Array:
     numbers = self.numbers
-    huber = arrays.huber(self._distance(data, goal), numbers.huber_delta)
-    effort = (action * action).sum(axis=-1)
-    reward = -numbers.distance_weight * huber - numbers.control_weight * effort
-    return reward.astype(np.float32)
+    weights = numbers.distance_weight, numbers.control_weight
+    distance = self._distance(data, goal)
+    return arrays.nearing(distance, action, weights, numbers.huber_delta)
 
   def success(self, data: task.Data, goal: task.Array) -> task.Array:
     return self._distance(data, goal) <= self.numbers.success_distance

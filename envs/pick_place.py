@@ -11,8 +11,10 @@ and the stick s:
   r(x, u) = -c1 d(s, g) - c2 sum_i d(s, f_i) - c3 d(y, s) - c4 u'u
   d(p, q) = huber(|p - q|), of `arrays.py`.
 
-The paper prints none of the constants, nor where the square is: configs do. Nothing
-ends the episode but its time limit. Letters as in `task.py`, with G = 3, and [P]
+The paper prints none of the constants, nor where the square is: configs do. It is a
+success to have the stick near the target in touch with a finger, where the paper asks
+for no touch: a stick that swings by is not lifted. Nothing ends the episode but its
+time limit. Letters as in `task.py`, with G = 3, and [P]
 geometries that are observed.
 """
 
@@ -130,7 +132,8 @@ def make(
       limit; in (0, 1]. Of the fingers it commands their whole torque.
     square_center: middle of the square of targets, from the arm's base, [3], m.
     square_edge: edge of that square, m.
-    success_distance: from the target at the last step, m.
+    success_distance: of the stick from the target at the last step, a finger touching
+      it, m.
     episode_steps: control steps of 0.01 s.
 
   Returns:

@@ -67,10 +67,9 @@ class _Reach(NamedTuple):
     return xp.concatenate((state, goal), axis=-1).astype(np.float32)
 
   def reward(self, data: task.Data, goal: task.Array, action: task.Array) -> task.Array:
-    huber = arrays.huber(self._distance(data, goal), self.huber_delta)
-    effort = (action * action).sum(axis=-1)
-    reward = -self.distance_weight * huber - self.control_weight * effort
-    return reward.astype(np.float32)
+    weights = self.distance_weight, self.control_weight
+    distance = self._distance(data, goal)
+    return arrays.nearing(distance, action, weights, self.huber_delta)
 
   def success(self, data: task.Data, goal: task.Array) -> task.Array:
     return self._distance(data, goal) <= self.success_distance

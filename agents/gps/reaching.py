@@ -1,11 +1,11 @@
 """The cost of points that are to be at a goal, both of which are observed.
 
-  l_t = r_t penalty(x_points - o_goal) + effort u'u / 2
+  l_t = penalty(x_points - o_goal, r_t w) + effort u'u / 2
 
-with the penalty of `armfarm.agents.gps.costs` and a ramp r for each entry of the
-points: what is to happen last has its weight last. The points are part of the state x,
-so that the cost is quadratic in z = [x; u] but for the penalty: its expansion leaves
-out no kinematics.
+with the penalty of `armfarm.agents.gps.costs`, weights w of the entries of the points
+and a ramp r for each: what is to happen last has its weight last. The points are part
+of the state x, so that the cost is quadratic in z = [x; u] but for the penalty: its
+expansion leaves out no kinematics.
 
 Letters as in `armfarm.agents.gps.linear_gaussian`, and [D] entries of the points.
 """

@@ -5,7 +5,7 @@ What Kalashnikov et al. 2018 compare with in 6.1 and C, after Levine et al. 2016
 counts alike, and the gripper is not the network's to command.
 
   data     for every step with an open gripper that came before a grasp
-             v = the way from there to where the gripper closed
+             v = the way from there to where the gripper closed, as commanded
              l = 1 if the episode ended with that grasp, and a success
   update   regression of g(s, v) to l, as QT-Opt regresses Q to its targets
   act      v* = argmax_v g(s, v), by CEM

@@ -155,7 +155,7 @@ def test_linearisation_is_a_regression_on_gaussian_states(double):
     np.concatenate([x[:, 0], np.ones([len(x), 1])], 1), means[:, 0], rcond=None
   )
   apart = np.std(means[:, 0]) / np.sqrt(len(x))
-  assert np.abs(np.asarray(found.gain)[0] - solution[:3].T).max() < 8.0 * apart
+  assert np.abs(np.asarray(found.gain)[0] - solution[:3].T).max() < 4.0 * apart
   rest = np.asarray(_covariance(found))[0] - np.diag([0.25, 0.04])
   assert np.linalg.eigvalsh(rest).min() > 0.0
 

@@ -74,6 +74,14 @@ def test_numbers_nest():
     guided.fill(qtopt.Config, numbers)
 
 
+def test_the_baseline_and_the_script_have_the_tasks_numbers():
+  config = configs.get_config('grasp_state,supervised')
+  config.task.lift_height, config.task.max_turn = 0.18, 0.25
+  assert (config.agent.lift_height, config.agent.max_turn) == (0.18, 0.25)
+  assert config.scripted.max_turn == 0.25
+  assert config.to_dict()['agent']['lift_height'] == 0.18
+
+
 @pytest.mark.parametrize('which', ['walk', 'grasp_state,other', 'walk,supervised'])
 def test_an_unknown_task_is_refused(which):
   message = f'no config qtopt.py:{which}; choose reach, .*'
