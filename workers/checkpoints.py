@@ -25,6 +25,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 _KEEP = 2
+_PIECE = 2**24  # bytes; replay may have gigabytes
 _MANIFEST = 'manifest.json'
 
 
@@ -46,8 +47,16 @@ def write_json(path: pathlib.Path, content: Any) -> None:
 def _files(directory: pathlib.Path) -> dict[str, list[int]]:
   """Returns size and checksum of every file below a directory."""
   paths = sorted(path for path in directory.rglob('*') if path.is_file())
-  contents = {str(path.relative_to(directory)): path.read_bytes() for path in paths}
-  return {name: [len(data), zlib.crc32(data)] for name, data in contents.items()}
+  return {str(path.relative_to(directory)): _checksum(path) for path in paths}
+
+
+def _checksum(path: pathlib.Path) -> list[int]:
+  """Returns size and checksum of a file, of which it holds a piece at a time."""
+  size = checksum = 0
+  with path.open('rb') as file:
+    while piece := file.read(_PIECE):
+      size, checksum = size + len(piece), zlib.crc32(piece, checksum)
+  return [size, checksum]
 
 
 def _as_arrays(tree: Any) -> Any:
