@@ -180,7 +180,6 @@ def supervised(critic: ConfigDict, task: ConfigDict) -> ConfigDict:
   agent.critic = critic
   del agent.critic.name
   agent.reach = 4.0  # units of the action; ours: on to the bin's bottom
-  agent.step_size = task.get_ref('step_size')  # m, of an action of one
   agent.max_turn = task.get_ref('max_turn')  # rad in a step
   agent.patience = 0.9  # of the best promise; Levine et al. 2016
   agent.lift_height = task.get_ref('lift_height')  # m

@@ -5,7 +5,7 @@ What Kalashnikov et al. 2018 compare with in 6.1 and C, after Levine et al. 2016
 counts alike, and the gripper is not the network's to command.
 
   data     for every step with an open gripper that came before a grasp
-             v = the way from there to where the gripper closed
+             v = the way from there to where the gripper closed, as commanded
              l = 1 if the episode ended with that grasp, and a success
   update   regression of g(s, v) to l, as QT-Opt regresses Q to its targets
   act      v* = argmax_v g(s, v), by CEM
@@ -35,8 +35,6 @@ from armfarm.agents.qtopt import noisy
 from armfarm.agents.qtopt import scripted
 from armfarm.agents.qtopt.actions import Layout
 
-_POSE = 4  # numbers: x, y, sine and cosine of the heading
-
 
 class Config(NamedTuple):
   """Every number of the baseline.
@@ -44,18 +42,15 @@ class Config(NamedTuple):
   Attributes:
     critic: those of QT-Opt, of which the ones of targets are of no use.
     reach: the longest way along an axis that v can say, in units of the action.
-    step_size: how far an action of one moves the gripper along an axis, m.
     max_turn: the most that a step turns, whatever its action says, rad.
     patience: of what v* promises, from which on the gripper closes where it is.
     lift_height: above which an episode is ended, as the observation tells it.
     status_at: where an observation's numbers tell whether the gripper is closed; its
-      height comes next. Before it come x, y, and sine and cosine of the heading, or
-      nothing where it is 0.
+      height comes next.
   """
 
   critic: qtopt.Config
   reach: float
-  step_size: float
   max_turn: float
   patience: float
   lift_height: float
@@ -109,36 +104,26 @@ def hindsight(
   last = jnp.max(jnp.where(grasps < none, grasps, -1))
   success = (episode.reward[-1] > 0.5) & held[-1]
   outcome = ((upcoming == last) & success).astype(jnp.float32)
-  way = ways(model, episode, jnp.minimum(upcoming, none - 1))
+  way = ways(model, episode.action, jnp.minimum(upcoming, none - 1))
   told = episode._replace(
     action=way, reward=outcome, discount=jnp.zeros_like(episode.discount)
   )
   return told, ~before & (upcoming < none)
 
 
-def ways(model: Model, episode: types.Transition, until: chex.Array) -> chex.Array:
+def ways(model: Model, action: chex.Array, until: chex.Array) -> chex.Array:
   """Returns the way from before each step to before another, v [T 5].
-
-  It is what the gripper was seen to go, since the floor and its speed end many a step
-  early; what nobody sees of it is what it was told to.
 
   Args:
     model: see there.
-    episode: [T ...].
+    action: of an episode, [T A].
     until: number of that other step, not an earlier one, [T].
   """
-  config, numbers = model.config, _numbers(episode.observation)
-  height = numbers[:, config.status_at + 1] / config.step_size
-  if config.status_at:
-    place = numbers[:, :2] / config.step_size
-    heading = jnp.arctan2(numbers[:, 2], numbers[:, 3])
-  else:
-    motion, turn = episode.action[:, :2], _turn(model, episode.action)
-    place = jnp.cumsum(motion, axis=0) - motion  # before each step
-    heading = jnp.cumsum(turn) - turn
-  pose = jnp.column_stack([place, height, heading])
-  left = pose[until] - pose
-  box = jnp.clip(left[:, :3] / config.reach, -1.0, 1.0)
+  turn = _turn(model, action)
+  motion = jnp.concatenate([action[:, :3], turn[:, None]], axis=1)
+  total = jnp.pad(jnp.cumsum(motion, axis=0), ((1, 0), (0, 0)))
+  left = total[until] - total[:-1]
+  box = jnp.clip(left[:, :3] / model.config.reach, -1.0, 1.0)
   return jnp.concatenate([box, actions.turns(left[:, 3:])], axis=1)
 
 
@@ -186,13 +171,9 @@ def promise(
 
 def status(model: Model, observation: Any) -> tuple[chex.Array, chex.Array]:
   """Whether the gripper is closed, and its height, [] and []."""
-  at, numbers = model.config.status_at, _numbers(observation)
+  numbers = getattr(observation, 'state', observation)
+  at = model.config.status_at
   return numbers[at] > 0.5, numbers[at + 1]
-
-
-def _numbers(observation: Any) -> chex.Array:
-  """What is observed beside an image, or all there is, [... O]."""
-  return getattr(observation, 'state', observation)
 
 
 def explore(
@@ -242,10 +223,6 @@ def build(spec: types.Spec, config: Config, axis_name: str | None = None) -> Mod
     raise ValueError(f'the baseline needs x, y, z and one angle, but there is {layout}')
   if config.critic.network == 'mlp' and spec.observation_size < config.status_at + 2:
     raise ValueError(f'status_at is {config.status_at}: give where the gripper is')
-  if config.status_at not in (0, _POSE):
-    raise ValueError(
-      f'status_at is {config.status_at}: give 0, or {_POSE} for x, y and a heading'
-    )
   ways_of = types.Spec(spec.observation_size, layout.motion_size)
   critic = qtopt.build(ways_of, config.critic._replace(commands=()), axis_name)
   return Model(critic, layout, config)

@@ -156,8 +156,8 @@ def test_the_baseline_learns_from_ways_to_a_grasp():
   parts = _supervised()
   memory = offpolicy.make_memory(parts)
   items = types.block_template(parts.item, 4).items
-  step = parts.config.task.step_size
-  items.transition.observation[:, 5] = [1.5 * step, 0.5 * step, 0.0, step]  # height
+  items.transition.action[:, 2] = [-1.0, -0.5, 0.0, 1.0]
+  items.transition.action[:, 4] = 1.0  # it does not turn
   items.transition.action[2, 5] = 1.0  # closes
   items.transition.reward[:] = [-0.05, -0.05, -0.05, 1.0]
   items.transition.discount[:] = [1, 1, 1, 0]
