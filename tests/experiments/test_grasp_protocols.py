@@ -92,7 +92,7 @@ def test_a_policy_sees_as_it_has_learned(change):
   assert config.task.to_dict() == before
 
 
-def test_the_runs_of_grasp_state_are_tried_unless_others_are_given(tmp_path):
+def test_the_runs_of_grasp_state_are_tried_unless_others_are_given(parsed, tmp_path):
   workdir = tmp_path / 'grasp_state' / 'supervised-0'
   workdir.mkdir(parents=True)
   with flagsaver.as_parsed(runs=str(tmp_path)):
