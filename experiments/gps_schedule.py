@@ -128,7 +128,7 @@ def main(argv: list[str]) -> int:
   jobs.check_flags(argv, 'seeds', 'agents')
   seeds = range(jobs.SEEDS.value or results.seeds(NAME, _SECOND, 'async'))
   phases = jobs.chosen(jobs.AGENTS.value, _ITERATIONS)
-  for agent in sorted(phases, key=list(_ITERATIONS).index):
+  for agent in (x for x in _ITERATIONS if x in phases):
     # Nobody goes on from what is not finished.
     if code := jobs.run_all([make_job(agent, seed) for seed in seeds], collect):
       return code

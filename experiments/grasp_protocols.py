@@ -29,6 +29,7 @@ from armfarm.envs import grasp_attempts
 from armfarm.envs.task import Environment
 from armfarm.envs.task import Task
 from armfarm.experiments import grasp_state
+from armfarm.experiments import jobs
 from armfarm.experiments import results
 from armfarm.experiments import rows
 from armfarm.launchers import app
@@ -234,7 +235,7 @@ def workdirs() -> list[pathlib.Path]:
     UserError: none was given, and no run of `grasp_state` is finished.
   """
   given = [pathlib.Path(folder) for folder in _WORKDIRS.value]
-  found = given or grasp_state.finished()
+  found = given or [job.workdir for job in grasp_state.queue() if job.summary()]
   if not found:
     raise app.UserError(
       'no run of grasp_state is finished: run armfarm.experiments.grasp_state, or give'
@@ -245,7 +246,7 @@ def workdirs() -> list[pathlib.Path]:
 
 def main(argv: list[str]) -> int:
   """Tries the policies and records what they did; returns the exit code."""
-  app.no_arguments(argv)
+  jobs.check_flags(argv, 'seeds', 'agents')
   app.exit_on_interrupt()
   unknown = [name for name in _CHOSEN.value if name not in _PROTOCOLS]
   if unknown:

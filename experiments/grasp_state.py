@@ -62,18 +62,15 @@ def collect(job: jobs.Job, source: rows.Source) -> list[rows.Row]:
   return [*numbers, goal, *jobs.curve_rows(job, source)]
 
 
-def finished() -> list[pathlib.Path]:
-  """Returns the folders of the runs that are finished."""
-  seeds = functools.partial(results.seeds, NAME)
-  every = [make_job(agent, seed) for agent in CONFIGS for seed in range(seeds(agent))]
-  return [job.workdir for job in every if job.summary()]
+def queue() -> list[jobs.Job]:
+  """Returns the runs that flags choose."""
+  return jobs.queue(make_job, CONFIGS, functools.partial(results.seeds, NAME))
 
 
 def main(argv: list[str]) -> int:
   """Runs what is left to run; returns the exit code."""
   jobs.check_flags(argv, 'seeds', 'agents')
-  seeds = functools.partial(results.seeds, NAME)
-  return jobs.run_all(jobs.queue(make_job, CONFIGS, seeds), collect)
+  return jobs.run_all(queue(), collect)
 
 
 if __name__ == '__main__':

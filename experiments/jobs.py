@@ -125,7 +125,7 @@ def workdir(
   return runs(name) / f'{re.sub(r"[^a-z0-9.=_-]+", "", "-".join(every))}-{seed}'
 
 
-def check_flags(argv: Sequence[str], *used: str) -> None:
+def check_flags(argv: list[str], *used: str) -> None:
   """Refuses arguments, and flags for choosing that an experiment does not use.
 
   Args:
@@ -135,7 +135,7 @@ def check_flags(argv: Sequence[str], *used: str) -> None:
   Raises:
     UserError: there is one.
   """
-  app.no_arguments([*argv])
+  app.no_arguments(argv)
   for holder in (SEEDS, AGENTS, TASKS, STUDIES):
     if holder.value and holder.name not in used:
       raise app.UserError(

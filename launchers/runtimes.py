@@ -165,7 +165,7 @@ def paced(parts: Parts, replay: types.Replay) -> Learner:
     episodes = []
     while block := replay.take(timeout=0.0):
       episodes += trainer.ingest(block)
-    if trainer.warm:
+    if trainer.ready:
       trainer.train_once()
     return episodes
 
@@ -243,11 +243,8 @@ class Async:
 
   def run(self, supervisor: Supervisor, stop: Stop) -> None:
     """See `Runtime`."""
-    if not supervisor.done:
-      self._learn(supervisor, stop)
-    self._serve_waiting()
-
-  def _learn(self, supervisor: Supervisor, stop: Stop) -> None:
+    if supervisor.done:
+      return
     with Threads() as threads, self._crew:
       threads.start('evaluator', self._evaluate)
       self._begin(threads, supervisor, stop)
@@ -256,6 +253,7 @@ class Async:
       while not (supervisor.done or stop.is_set()):
         supervisor.after(self._advance(threads))
     self._running = False
+    self._serve_waiting()
     threads.check()  # what the evaluator died of meanwhile
 
   def _begin(self, threads: Threads, supervisor: Supervisor, stop: Stop) -> None:
@@ -317,7 +315,7 @@ class GuidedSync:
     self._updates = config.run.updates_per_iteration
     self._batch_size = config.replay.batch_size
     is_badmm = config.agent.local.algorithm == 'badmm'
-    self._halves = config.run.inner_iterations if is_badmm else 1
+    self._inner_iterations = config.run.inner_iterations if is_badmm else 1
     self._replay = replay
     self._evaluator = build.make_evaluator(parts)
     self._memory = guided.make_memory(config, parts.own_task, config.run.collectors)
@@ -355,7 +353,7 @@ class GuidedSync:
       self._go_back(before)
       return []
     self._learn()
-    for _ in range(self._halves - 1):
+    for _ in range(self._inner_iterations - 1):
       for robot in self._robots:
         robot.again(self._newest)
       self._learn()

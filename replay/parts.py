@@ -77,11 +77,11 @@ class Parts:
     """
     rows = self.rings.items()
     filled = np.array([bool(ring) for _, ring in rows], float)
-    shares = filled * [weights.get(name, 0) for name, _ in rows]
-    if not shares.sum() > 0:
-      shares = filled
-    if not shares.sum() > 0:
+    if not filled.any():
       raise ValueError(f'no part of {[*self.rings]} holds anything')
+    shares = filled * [weights.get(name, 0) for name, _ in rows]
+    if not shares.any():
+      shares = filled
     part = self._generator.choice(len(shares), size=count, p=shares / shares.sum())
     place = np.zeros(count, np.int64)
     for number, ring in enumerate(self.rings.values()):

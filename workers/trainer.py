@@ -250,12 +250,16 @@ class Trainer:
     """There are enough steps in memory for updates to begin."""
     return self.counters.env_steps >= self._options.warmup_steps
 
+  @property
+  def ready(self) -> bool:
+    """It is warm, and memory holds examples: some wait for how an episode comes out."""
+    return self.warm and len(self._memory) > 0
+
   def train_due(self) -> None:
     """Makes all the updates that the ratio of updates to steps asks for."""
     steps = self.counters.env_steps - self._options.warmup_steps
     due = steps * self._ratio.numerator // self._ratio.denominator
-    filled = len(self._memory) > 0  # of steps whose outcome is known, if that counts
-    while filled and self.counters.updates + self.updates_per_call <= due:
+    while self.ready and self.counters.updates + self.updates_per_call <= due:
       self.train_once()
 
   def train_once(self) -> None:

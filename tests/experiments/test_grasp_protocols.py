@@ -100,6 +100,8 @@ def test_the_runs_of_grasp_state_are_tried_unless_others_are_given(parsed, tmp_p
       protocols.workdirs()
     (workdir / 'summary.json').write_text('{"finished": true}')
     assert protocols.workdirs() == [workdir]
+    with flagsaver.as_parsed(agents='qtopt'), pytest.raises(UserError, match='no run'):
+      protocols.workdirs()
     with flagsaver.as_parsed(workdirs='a,b'):
       assert protocols.workdirs() == [pathlib.Path('a'), pathlib.Path('b')]
 

@@ -52,6 +52,15 @@ def test_updates_that_are_due_are_caught_up_on(make_trainer, script):
   assert trainer.counters == Counters(env_steps=8, updates=6)
 
 
+def test_nothing_is_learned_of_an_empty_memory(make_trainer):
+  # As of steps all of which wait for the end of their episode, see `hindsight`.
+  trainer, _ = make_trainer(block_steps=2, warmup_steps=2)
+  trainer.counters = Counters(env_steps=8)
+  assert trainer.warm and not trainer.ready
+  trainer.train_due()
+  assert trainer.counters.updates == 0
+
+
 @pytest.mark.parametrize(
   ('updates_per_step', 'block_steps', 'message'),
   [
