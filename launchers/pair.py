@@ -31,15 +31,16 @@ def main(argv: list[str]) -> None:
   folder = pathlib.Path(_WORKDIR.value)
   pairs.pid_path(folder, _NUMBER.value).write_text(str(os.getpid()))
   pairs.share_compiled(folder)
-  config = ConfigDict(workdir.read_config(folder)['config'])
-  parts = build.make_parts(config)
-  shapes, connect = transport.templates(parts), transport.load_reverb().ReverbReplay
-  reports = connect(_ADDRESS.value, shapes)
-  if not transport.wait_unless(stop, reports.wait_until_ready):
-    return
-  gradients = connect(_ADDRESS.value, shapes, table=guided.GRADIENTS)
-  seams = Seams(reports, gradients)
-  pair = pairs.make_pair(parts, seams, folder, _NUMBER.value, _FIRST.value)
+  with pairs.turn_to_compile(folder, stop):
+    config = ConfigDict(workdir.read_config(folder)['config'])
+    parts = build.make_parts(config)
+    shapes, connect = transport.templates(parts), transport.load_reverb().ReverbReplay
+    reports = connect(_ADDRESS.value, shapes)
+    if not transport.wait_unless(stop, reports.wait_until_ready):
+      return
+    gradients = connect(_ADDRESS.value, shapes, table=guided.GRADIENTS)
+    seams = Seams(reports, gradients)
+    pair = pairs.make_pair(parts, seams, folder, _NUMBER.value, _FIRST.value)
   with transport.lost_in_a_line():
     pair.run(stop)
   gradients.close()

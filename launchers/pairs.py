@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+import contextlib
+import fcntl
 import functools
 import os
 import pathlib
-from typing import Any
+import time
+from typing import IO, Any
 
 import jax
 
@@ -17,10 +21,13 @@ from armfarm.launchers.app import UserError
 from armfarm.replay import types
 from armfarm.workers import pair
 from armfarm.workers.checkpoints import Checkpoints
+from armfarm.workers.collector import Stop
 from armfarm.workers.global_worker import GlobalWorker
 from armfarm.workers.lessons import Memory
 from armfarm.workers.local_worker import LocalWorker
 from armfarm.workers.parameter_server import ParameterServer
+
+_LOOK = 0.1  # s between two looks at whether it is one's turn
 
 
 def make_server(parts: build.Parts, replay: types.Replay) -> ParameterServer:
@@ -43,6 +50,29 @@ def share_compiled(folder: pathlib.Path) -> None:
   jax.config.update('jax_compilation_cache_dir', str(folder.absolute() / 'compiled'))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
   jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
+
+
+@contextlib.contextmanager
+def turn_to_compile(workdir: pathlib.Path, stop: Stop) -> Iterator[None]:
+  """Lets one pair of a run go first: those that wait load what it has compiled.
+
+  Args:
+    workdir: of the run; the pid of a pair is there.
+    stop: ends the wait. So does the end of who is waited for, however it came.
+  """
+  with (workdir / 'pairs' / 'compiling').open('w') as file:
+    first = _locked(file, fcntl.LOCK_EX)
+    while not (first or stop.is_set() or _locked(file, fcntl.LOCK_SH)):
+      time.sleep(_LOOK)
+    yield
+
+
+def _locked(file: IO[str], kind: int) -> bool:
+  try:
+    fcntl.flock(file, kind | fcntl.LOCK_NB)
+  except BlockingIOError:
+    return False
+  return True
 
 
 def make_local(

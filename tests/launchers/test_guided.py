@@ -4,6 +4,8 @@ import functools
 import os
 import shutil
 import signal
+import threading
+import time
 
 import jax
 import numpy as np
@@ -239,3 +241,47 @@ def test_pairs_share_what_they_compile(monkeypatch, tmp_path, given):
   pairs.share_compiled(tmp_path)
   folder = changed.get('jax_compilation_cache_dir')
   assert folder == (None if given else str(tmp_path / 'compiled'))
+
+
+class _Turn:
+  """A pair that takes its turn in a thread, until told to end it."""
+
+  def __init__(self, workdir, stop=None):
+    self.began, self.end = threading.Event(), threading.Event()
+    arguments = workdir, stop or threading.Event()
+    self._thread = threading.Thread(target=self._work, args=arguments, daemon=True)
+    self._thread.start()
+
+  def _work(self, workdir, stop):
+    with pairs.turn_to_compile(workdir, stop):
+      self.began.set()
+      assert self.end.wait(60.0)
+
+  def over(self):
+    self.end.set()
+    self._thread.join()
+
+
+def test_one_pair_compiles_and_the_others_then_load_together(tmp_path):
+  pairs.pid_path(tmp_path, 0)
+  first = _Turn(tmp_path)
+  assert first.began.wait(60.0)
+  others = [_Turn(tmp_path), _Turn(tmp_path)]
+  time.sleep(0.5)
+  assert not any(other.began.is_set() for other in others)
+  first.over()
+  assert all(other.began.wait(60.0) for other in others)
+  for other in others:
+    other.over()
+
+
+def test_who_is_told_to_stop_waits_for_no_turn(tmp_path):
+  pairs.pid_path(tmp_path, 0)
+  first = _Turn(tmp_path)
+  assert first.began.wait(60.0)
+  stop = threading.Event()
+  other = _Turn(tmp_path, stop)
+  stop.set()
+  assert other.began.wait(60.0)
+  other.over()
+  first.over()
