@@ -25,6 +25,8 @@ import sys
 import threading
 import warnings
 
+import setproctitle
+
 _IMPORTS = ['armfarm.launchers.policy', 'armfarm.launchers.session']
 _REVERB = 'armfarm.replay.reverb_replay'  # where it is installed
 
@@ -109,6 +111,8 @@ if __name__ == '__main__':
     importlib.import_module(name)
   with contextlib.suppress(ImportError):
     importlib.import_module(_REVERB)
+  # It finds the command line before the first variable, which a request may unset.
+  setproctitle.getproctitle()
   gc.freeze()  # children need not copy what lasts
   asked = serve()
   if asked is not None:
