@@ -22,9 +22,13 @@ import jax.numpy as jnp
 
 from armfarm.agents import networks
 from armfarm.agents import types
+from armfarm.agents.qtopt import convolution
 
 # Kalashnikov et al. 2018, E: "truncated normal random variables (sigma = .01)".
 _kernel_init = nn.initializers.truncated_normal(0.01)
+_Conv = functools.partial(
+  nn.Conv, kernel_init=_kernel_init, conv_general_dilated=convolution.convolve
+)
 
 Norm = Callable[..., nn.Module]
 
@@ -74,14 +78,7 @@ class Convolution(nn.Module):
     """Maps images [B H W F] to images."""
     sides = self.kernel, self.kernel
     strides = self.stride, self.stride
-    x = nn.Conv(
-      self.features,
-      sides,
-      strides,
-      self.padding,
-      use_bias=False,
-      kernel_init=_kernel_init,
-    )(x)
+    x = _Conv(self.features, sides, strides, self.padding, use_bias=False)(x)
     return nn.relu(self.norm(use_running_average=not train)(x))
 
 
@@ -121,7 +118,7 @@ class Tower472(nn.Module):
   def __call__(self, x: chex.Array, train: bool) -> chex.Array:
     """Maps images [B 472 472 3] to features [B 27 27 64]."""
     # The published network has a bias here that normalisation subtracts again.
-    x = nn.Conv(64, (6, 6), (2, 2), kernel_init=_kernel_init)(x)
+    x = _Conv(64, (6, 6), (2, 2))(x)
     x = self.norm(use_running_average=not train, use_scale=False)(x)
     x = pool(nn.relu(x), 3)  # 79 x 79
     for _ in range(6):
@@ -156,7 +153,7 @@ class Tower64(nn.Module):
     # Strides, not pools: on a CPU the gradient of pooling took as long as all the rest.
     x = Convolution(16, 8, self.norm, stride=4)(x, train)  # 16 x 16
     x = Convolution(32, 3, self.norm, stride=2)(x, train)  # 8 x 8
-    return nn.Conv(32, (3, 3), use_bias=False, kernel_init=_kernel_init)(x)
+    return _Conv(32, (3, 3), use_bias=False)(x)
 
 
 class Head64(nn.Module):
