@@ -8,13 +8,14 @@ others, and updates are made in loops: here are the same gradients, in order.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import functools
+import math
 from typing import Any
 
 import chex
 import jax
 from jax import lax
-import numpy as np
 
 Pair = tuple[int, int]
 Padding = tuple[Pair, ...]  # before and after, along H and W
@@ -37,18 +38,30 @@ def convolve(
   """
   strides = tuple(strides)
   if isinstance(padding, str):
-    sizes = images.shape[1:3], kernel.shape[:2]
-    padding = lax.padtype_to_pads(*sizes, strides, padding)  # type: ignore[no-untyped-call]
+    padding = _amounts(padding, images.shape[1:3], kernel.shape[:2], strides)
   dilated = set(plain.get('lhs_dilation') or ()) | set(plain.get('rhs_dilation') or ())
   if dilated - {1} or plain.get('feature_group_count', 1) != 1:
     raise ValueError('a convolution here has no dilation and no groups')
   return _convolve(images, kernel, strides, tuple(map(tuple, padding)))
 
 
+def _amounts(
+  kind: str, pixels: Sequence[int], sides: Sequence[int], strides: Pair
+) -> list[Pair]:
+  if kind not in ('SAME', 'VALID'):
+    raise ValueError(f"padding is {kind!r}; choose 'SAME' or 'VALID', or amounts")
+  found = []
+  for pixel, side, stride in zip(pixels, sides, strides, strict=True):
+    whole = (math.ceil(pixel / stride) - 1) * stride + side - pixel
+    around = max(0, whole) if kind == 'SAME' else 0
+    found.append((around // 2, around - around // 2))
+  return found
+
+
 def _in_order(
   images: chex.Array,
   kernel: chex.Array,
-  padding: Any,
+  padding: Sequence[Pair],
   strides: Pair = (1, 1),
   lhs_dilation: Pair | None = None,
   rhs_dilation: Pair | None = None,
@@ -57,7 +70,7 @@ def _in_order(
     images,
     kernel,
     strides,
-    [(int(before), int(after)) for before, after in padding],
+    padding,
     lhs_dilation,
     rhs_dilation,
     dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
@@ -84,17 +97,19 @@ def _backward(
   gradient: chex.Array,
 ) -> tuple[chex.Array, chex.Array]:
   images, kernel = inputs
-  pixels, sides = np.array(images.shape[1:3]), np.array(kernel.shape[:2])
-  spread = (np.array(gradient.shape[1:3]) - 1) * strides + 1
-  before = np.array(padding)[:, 0]
+  of_image, of_weight = [], []
+  for axis, (before, _) in enumerate(padding):
+    pixels, side = images.shape[1 + axis], kernel.shape[axis]
+    spread = (gradient.shape[1 + axis] - 1) * strides[axis] + 1
+    rest = pixels - spread + before
+    of_image.append((side - 1 - before, rest))
+    of_weight.append((before, side - 1 - rest))
   # What a pixel meets: the gradient, spread out by the strides, and the kernel turned.
-  around = np.stack([sides - 1 - before, pixels - spread + before], axis=1)
   turned = kernel[::-1, ::-1].swapaxes(2, 3)
-  of_images = _in_order(gradient, turned, around, lhs_dilation=strides)
+  of_images = _in_order(gradient, turned, of_image, lhs_dilation=strides)
   # What a weight meets: the images, of which channels take the place of the batch.
-  around = np.stack([before, sides - 1 + spread - pixels - before], axis=1)
   channels, across = images.transpose(3, 1, 2, 0), gradient.transpose(1, 2, 0, 3)
-  of_kernel = _in_order(channels, across, around, rhs_dilation=strides)
+  of_kernel = _in_order(channels, across, of_weight, rhs_dilation=strides)
   return of_images, of_kernel.transpose(1, 2, 0, 3)
 
 

@@ -74,3 +74,9 @@ def test_what_it_does_not_do_is_refused(given):
   layer = nn.Conv(3, (3, 3), conv_general_dilated=convolution.convolve, **given)
   with pytest.raises(ValueError, match='no dilation and no groups'):
     layer.init(jax.random.key(0), jnp.zeros([1, 8, 8, 3]))
+
+
+def test_unknown_padding_is_refused():
+  images, kernel = jnp.zeros([1, 8, 8, 3]), jnp.zeros([3, 3, 3, 4])
+  with pytest.raises(ValueError, match="'SAME' or 'VALID', or amounts"):
+    convolution.convolve(images, kernel, (1, 1), 'SAME_LOWER')
