@@ -34,7 +34,7 @@ def convolve(
     **plain: what `flax.linen.Conv` says beside this; no dilation and no groups here.
 
   Raises:
-    ValueError: there is one of these.
+    ValueError: there is one of these, or no such padding.
   """
   strides = tuple(strides)
   if isinstance(padding, str):
